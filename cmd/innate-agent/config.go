@@ -1,0 +1,170 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml"
+
+	"github.com/innate-id/innate/internal/agent"
+)
+
+// config is the agent's configuration file. An unknown key is an error.
+type config struct {
+	// control_plane is the address of the fleet's API, as its certificate
+	// names it: https://fleet.example.org or https://fleet.example.org:8443.
+	// Required.
+	ControlPlane string `yaml:"control_plane"`
+	// control_plane_ca is a PEM file with the certificates of who signs the
+	// control plane's. Without it the system's roots are used.
+	ControlPlaneCA string `yaml:"control_plane_ca"`
+	// connect_to, a host and port, is where to connect instead of resolving
+	// the control plane's name. Its certificate must carry the name still.
+	ConnectTo string `yaml:"connect_to"`
+	// state_dir keeps the host's key, its certificate and the record that
+	// waits to be shipped. It is this agent's alone and made with mode 0700.
+	// Required.
+	StateDir string `yaml:"state_dir"`
+	// enrolment_token_file holds the one-time token that turns this machine
+	// into a host. Only its owner may read it. It is read when the host has no
+	// good certificate, and may be gone after that.
+	EnrolmentTokenFile string `yaml:"enrolment_token_file"`
+	// doors are where IMDS is spoken. Placements name them. The name "run" is
+	// taken: it means programs started through the control socket.
+	Doors []struct {
+		// name: letters, digits and - _ .
+		Name string `yaml:"name"`
+		// listen is a loopback address and a port: 127.0.0.1:50342, [::1]:0.
+		Listen string `yaml:"listen"`
+	} `yaml:"doors"`
+	// app_listen is where the App Service dialect is spoken to started
+	// programs, a loopback address and a port. Default 127.0.0.1:0, any port.
+	AppListen string `yaml:"app_listen"`
+	// control_socket is where "innate run" asks for starts. Default
+	// /run/innate/agent.sock.
+	ControlSocket string `yaml:"control_socket"`
+	// control_socket_mode is the socket's mode, in quotes. Default "0600", for
+	// the agent's own user and root; "0666" lets every user ask, and a
+	// placement for that user is still needed to be given anything.
+	ControlSocketMode string `yaml:"control_socket_mode"`
+	// offline is what to do when the control plane cannot be reached: "serve"
+	// (default) gives out remembered tokens until they end, "refuse" gives out
+	// nothing.
+	Offline string `yaml:"offline"`
+}
+
+// load reads a configuration file and makes its agent. The error has all
+// faults at once.
+func load(file string, log *slog.Logger) (*agent.Agent, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("reading the configuration: %w", err)
+	}
+	var c config
+	if len(bytes.TrimSpace(text)) > 0 {
+		if err := yaml.UnmarshalWithOptions(text, &c, yaml.Strict()); err != nil {
+			return nil, fmt.Errorf("reading the configuration %s: %w", file, err)
+		}
+	}
+	cfg, fault := c.agent()
+	cfg.Log = log
+	a, err := agent.New(cfg)
+	if err := errors.Join(fault, err); err != nil {
+		return nil, fmt.Errorf("configuration %s:\n%w", file, err)
+	}
+	return a, nil
+}
+
+// agent reads the files that the configuration names and reports all that is
+// wrong with them; [agent.New] checks the rest.
+func (c *config) agent() (agent.Config, error) {
+	var faults []error
+	cfg := agent.Config{
+		ControlPlane: c.ControlPlane, StateDir: c.StateDir, AppListen: c.AppListen,
+		ControlSocket: c.ControlSocket, Offline: c.Offline,
+	}
+	if cfg.ControlSocket == "" {
+		cfg.ControlSocket = "/run/innate/agent.sock"
+	}
+	for _, d := range c.Doors {
+		cfg.Doors = append(cfg.Doors, agent.DoorConfig{Name: d.Name, Listen: d.Listen})
+	}
+	var err error
+	if cfg.CA, err = readCA(c.ControlPlaneCA); err != nil {
+		faults = append(faults, err)
+	}
+	if cfg.EnrolToken, err = readToken(c.EnrolmentTokenFile); err != nil {
+		faults = append(faults, err)
+	}
+	if cfg.ControlMode, err = readMode(c.ControlSocketMode); err != nil {
+		faults = append(faults, err)
+	}
+	if c.ConnectTo != "" {
+		if _, _, err := net.SplitHostPort(c.ConnectTo); err != nil {
+			faults = append(faults, fmt.Errorf("connect_to %q: a host and a port were expected", c.ConnectTo))
+		}
+		cfg.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return (&net.Dialer{Timeout: 3 * time.Second}).DialContext(ctx, network, c.ConnectTo)
+		}
+	}
+	return cfg, errors.Join(faults...)
+}
+
+func readCA(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("control_plane_ca: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("control_plane_ca: %s has no PEM certificate", file)
+	}
+	return pool, nil
+}
+
+// readToken reads the one-time token; a file that is gone means that it was
+// spent.
+func readToken(file string) (string, error) {
+	if file == "" {
+		return "", nil
+	}
+	info, err := os.Stat(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("enrolment_token_file: %w", err)
+	}
+	if perm := info.Mode().Perm(); perm&0o077 != 0 {
+		return "", fmt.Errorf("enrolment_token_file: %s can be read by others (mode %04o): run chmod 600 %s, or ask for another token if you fear that it was read", file, perm, file)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("enrolment_token_file: %w", err)
+	}
+	return strings.TrimSpace(string(text)), nil
+}
+
+func readMode(s string) (os.FileMode, error) {
+	if s == "" {
+		return 0, nil
+	}
+	mode, err := strconv.ParseUint(s, 8, 32)
+	if err != nil || mode == 0 || mode&^0o777 != 0 {
+		return 0, fmt.Errorf("control_socket_mode %q: an octal mode like \"0660\" was expected", s)
+	}
+	return os.FileMode(mode), nil
+}

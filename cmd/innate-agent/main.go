@@ -1,0 +1,108 @@
+// Command innate-agent answers the programs of one host with the tokens of
+// the identities that the control plane placed there.
+//
+//	innate-agent --config /etc/innate/agent.yaml [--check]
+//
+// It prints one line that begins with "ready" when it answers, logs to
+// standard error, and stops in good order on SIGTERM. It exits with 0 when it
+// was asked to stop, 1 when it could not go on, 2 when it was started wrongly.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/innate-id/innate/internal/agent"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// misuse is a fault in the command line or the configuration.
+type misuse struct{ err error }
+
+func (m misuse) Error() string { return m.err.Error() }
+func (m misuse) Unwrap() error { return m.err }
+
+// run is the program; it returns the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	cmd := command(stdout, stderr)
+	cmd.SetArgs(args)
+	cmd.SetOut(stdout)
+	cmd.SetErr(stderr)
+	err := cmd.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintf(stderr, "innate-agent: %v\n", err)
+	if _, ok := errors.AsType[misuse](err); ok {
+		return 2
+	}
+	return 1
+}
+
+func command(stdout, stderr io.Writer) *cobra.Command {
+	var file string
+	var check bool
+	cmd := &cobra.Command{
+		Use:   "innate-agent --config FILE",
+		Short: "Answer this host's programs with their identities' tokens",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return misuse{fmt.Errorf("argument %q: none is expected", args[0])}
+			}
+			return nil
+		},
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if file == "" {
+				return misuse{errors.New("no configuration is given: use --config FILE")}
+			}
+			log := slog.New(slog.NewJSONHandler(stderr, nil))
+			a, err := load(file, log)
+			if err != nil {
+				return misuse{err}
+			}
+			if check {
+				fmt.Fprintf(stdout, "%s is good\n", file)
+				return nil
+			}
+			return serve(cmd.Context(), a, stdout)
+		},
+	}
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return misuse{err} })
+	cmd.Flags().StringVar(&file, "config", "", "the configuration, a YAML file")
+	cmd.Flags().BoolVar(&check, "check", false, "only check the configuration")
+	return cmd
+}
+
+// serve runs the agent until ctx ends.
+func serve(ctx context.Context, a *agent.Agent, stdout io.Writer) error {
+	if err := a.Start(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil // told to stop before it was ready
+		}
+		return err
+	}
+	defer a.Close()
+	fmt.Fprintf(stdout, "ready host=%s app=%s", a.Host(), a.AppAddr())
+	for _, d := range a.Status().Doors {
+		fmt.Fprintf(stdout, " %s=%s", d.Name, d.Addr)
+	}
+	fmt.Fprintln(stdout)
+	<-ctx.Done()
+	return nil
+}

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/innate-id/innate/client"
+	"github.com/innate-id/innate/internal/dev"
+)
+
+// acting is this command acting as a workload.
+type acting struct {
+	id *client.Identity
+	// http calls the installation's APIs.
+	http *http.Client
+	// in is the running instance, if there is one.
+	in      *dev.Instance
+	release func()
+}
+
+// actAs makes this command act as name. Within a workload ("innate run", or a
+// machine with an endpoint of its own) and without a name it acts as that
+// workload; else as fallback, which may be "" for nobody.
+func actAs(ctx context.Context, f *flags, name, fallback, clientID string) (*acting, error) {
+	a := &acting{id: &client.Identity{ClientID: clientID}, http: http.DefaultClient, release: func() {}}
+	in, _, err := f.instance()
+	if err == nil {
+		a.in = &in
+		if a.http, err = instanceClient(in); err != nil {
+			return nil, err
+		}
+	}
+	within := os.Getenv("IDENTITY_ENDPOINT") != "" || os.Getenv("AZURE_POD_IDENTITY_AUTHORITY_HOST") != ""
+	if name == "" && within {
+		return a, nil
+	}
+	if name == "" {
+		name = fallback
+	}
+	if err != nil {
+		return nil, err
+	}
+	if name == "" {
+		return nil, fmt.Errorf("this shell is no workload: say which one to act as with --as NAME, or run it under \"innate run NAME --\"")
+	}
+	env, release, err := workloadEnv(ctx, f, "", name)
+	if err != nil {
+		return nil, err
+	}
+	a.id.Endpoint, a.id.Header, a.release = env["IDENTITY_ENDPOINT"], env["IDENTITY_HEADER"], release
+	return a, nil
+}
+
+// instanceClient trusts the instance's CA and finds its names without DNS.
+func instanceClient(in dev.Instance) (*http.Client, error) {
+	pem, err := os.ReadFile(in.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("reading the CA: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s holds no certificate", in.CAFile)
+	}
+	return &http.Client{Transport: &http.Transport{
+		TLSClientConfig:   &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
+		ForceAttemptHTTP2: true,
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, network, in.Listen)
+		},
+	}}, nil
+}
+
+// arm calls the management API and decodes its answer into out, if not nil.
+func (a *acting) arm(ctx context.Context, method, path string, body, out any) (*http.Response, error) {
+	tok, err := a.id.Token(ctx, "https://management.azure.com/")
+	if err != nil {
+		return nil, err
+	}
+	var r io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return nil, fmt.Errorf("encoding the request: %w", err)
+		}
+		r = strings.NewReader(string(b))
+	}
+	req, err := http.NewRequestWithContext(ctx, method, a.in.Endpoints.Management+path, r)
+	if err != nil {
+		return nil, fmt.Errorf("calling the management API: %w", err)
+	}
+	req.Header.Set("Authorization", "Bearer "+tok.Value)
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := a.http.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("calling the management API: %w", err)
+	}
+	if resp.StatusCode/100 != 2 {
+		defer resp.Body.Close()
+		var e struct {
+			Error struct{ Code, Message string }
+		}
+		if json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&e) != nil {
+			return nil, fmt.Errorf("the management API answered %s", resp.Status)
+		}
+		return nil, fmt.Errorf("%s: %s", e.Error.Code, e.Error.Message)
+	}
+	if out == nil {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	return resp, json.NewDecoder(resp.Body).Decode(out)
+}
+
+// placeHere places a resource that is not of the sample on this machine, as
+// ops, so that this user can run programs as it.
+func placeHere(ctx context.Context, in dev.Instance, id string) error {
+	ops, ok := in.Resources["ops"]
+	if !ok {
+		return fmt.Errorf("%s is not placed on this machine, and there is no ops to place it", id)
+	}
+	hc, err := instanceClient(in)
+	if err != nil {
+		return err
+	}
+	s, release, err := requestStart(ctx, in.ControlSocket, ops.ID)
+	if err != nil {
+		return err
+	}
+	defer release()
+	a := &acting{id: &client.Identity{Endpoint: s.Endpoint, Header: s.Header}, http: hc, in: &in}
+	name := "run-" + uuid.NewSHA1(uuid.NameSpaceURL, []byte(strings.ToLower(id))).String()
+	resp, err := a.arm(ctx, http.MethodPut, in.Host+"/placements/"+name+"?api-version=2026-01-01", map[string]any{"properties": map[string]any{
+		"door": "run", "resourceId": id, "selectors": []string{fmt.Sprintf("unix:uid:%d", os.Getuid())},
+	}}, nil)
+	if err != nil {
+		return fmt.Errorf("placing %s on this machine: %w", id, err)
+	}
+	return resp.Body.Close()
+}

@@ -1,0 +1,37 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/innate-id/innate/internal/dev"
+)
+
+func devCommand(f *flags) *cobra.Command {
+	var opt dev.Options
+	c := &cobra.Command{
+		Use:   "dev",
+		Short: "Run the whole system on this machine, with a sample to try",
+		Long: `Run the control plane and an agent in one process, on loopback, with data that is kept between starts.
+
+The sample: virtual machine vm1, whose identity may read the secrets of the vault demo; vm2, which has no
+identity; function app app1, whose own identity may not read them but whose user-assigned identity "shared"
+may; and ops, a build agent whose identity owns the subscription.
+
+It prints what to try and, when everything is up, a line that begins with "ready".`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			dir, err := f.dir()
+			if err != nil {
+				return err
+			}
+			opt.Data, opt.Out = dir, c.OutOrStdout()
+			return dev.Run(c.Context(), opt)
+		},
+	}
+	c.Flags().IntVar(&opt.Port, "port", 8443, "TLS port; 0 picks a free one")
+	c.Flags().StringVar(&opt.Domain, "domain", "innate.localhost", "parent of all host names")
+	c.Flags().BoolVar(&opt.Reset, "reset", false, "start over: delete what is in the data folder")
+	c.Flags().BoolVar(&opt.NoSample, "no-sample", false, "make no sample (ops is made all the same)")
+	c.Flags().BoolVar(&opt.WriteHosts, "write-hosts", false, "keep a marked block in the hosts file while running (needs root)")
+	return c
+}

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+func envCommand(f *flags) *cobra.Command {
+	var format string
+	c := &cobra.Command{
+		Use:   "env NAME",
+		Short: "Print the variables that make a program run as a sample resource",
+		Long: `Print the variables that make a program run as a sample resource, for an editor or a shell:
+
+  eval "$(innate env vm1)"
+
+IDENTITY_HEADER among them is a secret: who has it can act as the resource until innate dev ends. Prefer
+"innate run", whose secret ends with the program.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			in, _, err := f.instance()
+			if err != nil {
+				return err
+			}
+			id, known, err := in.Resolve(args[0])
+			if err != nil {
+				return err
+			}
+			if !known {
+				return fmt.Errorf("%s is not of the sample; \"innate run %s -- COMMAND\" runs a program as it", id, id)
+			}
+			for _, w := range in.Resources {
+				if w.ID == id {
+					return printEnv(c.OutOrStdout(), format, w.Env)
+				}
+			}
+			return fmt.Errorf("%s is not in the running instance", id)
+		},
+		ValidArgsFunction: completeNames(f),
+	}
+	c.Flags().StringVar(&format, "format", "sh", "sh, dotenv or json")
+	_ = c.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"sh", "dotenv", "json"}, cobra.ShellCompDirectiveNoFileComp)) // the flag exists: one line above
+	return c
+}
+
+func printEnv(w io.Writer, format string, env map[string]string) error {
+	switch format {
+	case "json":
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		return e.Encode(env)
+	case "sh", "dotenv":
+		for _, k := range slices.Sorted(maps.Keys(env)) {
+			line := k + "=" + dotenvQuote(env[k])
+			if format == "sh" {
+				line = "export " + k + "='" + strings.ReplaceAll(env[k], "'", `'\''`) + "'"
+			}
+			if _, err := fmt.Fprintln(w, line); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return fmt.Errorf("--format %q is not one of sh, dotenv and json", format)
+}
+
+// dotenvQuote quotes a value for .env files; readers agree on double quotes
+// with backslashes.
+func dotenvQuote(s string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "$", `\$`, "`", "\\`", "\n", `\n`).Replace(s) + `"`
+}

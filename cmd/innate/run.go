@@ -1,0 +1,239 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/innate-id/innate/internal/dev"
+	"github.com/innate-id/innate/internal/fleetapi"
+)
+
+func runCommand(f *flags) *cobra.Command {
+	var socket string
+	c := &cobra.Command{
+		Use:   "run NAME -- COMMAND [ARG...]",
+		Short: "Run a program as a workload of a resource",
+		Long: `Run a program as a workload of a resource: NAME is a sample's short name or a resource ID.
+
+The program gets the variables by which SDKs find managed identities, trust in the local CA (Go, Node, Python,
+curl) and, with innate dev, names that resolve without touching the hosts file. Its secret for the local
+endpoint is its own and ends with it. Exit code, signals and standard streams are the program's.`,
+		Example: "  innate run vm1 -- curl -s https://demo.vault.innate.localhost:8443/\n  innate run ops -- terraform plan",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(command(args)) == 0 {
+				return errors.New("a name and a command were expected: innate run NAME -- COMMAND [ARG...]")
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			env, release, err := workloadEnv(c.Context(), f, socket, args[0])
+			if err != nil {
+				return err
+			}
+			defer release()
+			return runChild(command(args), env)
+		},
+		ValidArgsFunction: completeNames(f),
+	}
+	c.Flags().SetInterspersed(false)
+	c.Flags().StringVar(&socket, "agent-socket", "", "control socket of innate-agent: run on a host that it serves, instead of innate dev")
+	return c
+}
+
+// command is what follows NAME, with or without "--" between.
+func command(args []string) []string {
+	switch {
+	case len(args) < 2:
+		return nil
+	case args[1] == "--":
+		return args[2:]
+	}
+	return args[1:]
+}
+
+// completeNames completes the sample's short names.
+func completeNames(f *flags) cobra.CompletionFunc {
+	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		in, _, err := f.instance()
+		if err != nil || len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveDefault
+		}
+		return slices.Sorted(maps.Keys(in.Resources)), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// workloadEnv asks an agent for a start and returns the variables for it.
+// release ends the start.
+func workloadEnv(ctx context.Context, f *flags, socket, name string) (map[string]string, func(), error) {
+	if socket != "" {
+		s, release, err := requestStart(ctx, socket, name)
+		if err != nil {
+			return nil, nil, err
+		}
+		env := map[string]string{"IDENTITY_ENDPOINT": s.Endpoint, "IDENTITY_HEADER": s.Header}
+		if s.IMDS != "" {
+			env["AZURE_POD_IDENTITY_AUTHORITY_HOST"] = s.IMDS
+		}
+		return env, release, nil
+	}
+	in, dir, err := f.instance()
+	if err != nil {
+		return nil, nil, err
+	}
+	id, known, err := in.Resolve(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !known {
+		if err := placeHere(ctx, in, id); err != nil {
+			return nil, nil, err
+		}
+	}
+	s, release, err := requestStart(ctx, in.ControlSocket, id)
+	if err != nil {
+		return nil, nil, err
+	}
+	return in.Env(dir, s), release, nil
+}
+
+// requestStart asks the agent at socket for the secret of one start. The start
+// lives until release is called or this process ends.
+func requestStart(ctx context.Context, socket, id string) (dev.Start, func(), error) {
+	var s dev.Start
+	tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "unix", socket)
+	}}
+	body, err := json.Marshal(map[string]string{"resource": id})
+	if err != nil {
+		return s, nil, fmt.Errorf("encoding the request: %w", err)
+	}
+	req, err := http.NewRequestWithContext(context.WithoutCancel(ctx), http.MethodPost, "http://agent/starts", bytes.NewReader(body))
+	if err != nil {
+		return s, nil, fmt.Errorf("asking the agent: %w", err)
+	}
+	resp, err := (&http.Client{Transport: tr}).Do(req)
+	if err != nil {
+		return s, nil, fmt.Errorf("asking the agent at %s: %w", socket, err)
+	}
+	release := func() { _ = resp.Body.Close(); tr.CloseIdleConnections() }
+	if resp.StatusCode != http.StatusOK {
+		defer release()
+		var e fleetapi.Error
+		b, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
+		if err != nil || json.Unmarshal(b, &e) != nil || e.Detail == "" {
+			return s, nil, fmt.Errorf("the agent answered %s", resp.Status)
+		}
+		return s, nil, fmt.Errorf("the agent refused: %s", e.Detail)
+	}
+	var a struct{ Endpoint, Header, IMDS string }
+	if err := json.NewDecoder(resp.Body).Decode(&a); err != nil {
+		release()
+		return s, nil, fmt.Errorf("reading the agent's answer: %w", err)
+	}
+	return dev.Start(a), release, nil
+}
+
+// childEnv is this process's environment without what would lead the child
+// away from its identity, and with env.
+func childEnv(env map[string]string) []string {
+	var out []string
+	for _, kv := range os.Environ() {
+		k, _, _ := strings.Cut(kv, "=")
+		if _, ours := env[k]; !ours && !slices.Contains(dev.Foreign, k) && k != "PATH" {
+			out = append(out, kv)
+		}
+	}
+	path := os.Getenv("PATH")
+	if exe, err := os.Executable(); err == nil {
+		path += string(os.PathListSeparator) + filepath.Dir(exe) // so that "innate" is found within, however this one was
+	}
+	out = append(out, "PATH="+path)
+	for k, v := range env {
+		out = append(out, k+"="+v)
+	}
+	return out
+}
+
+// runChild runs a command to its end, hands signals on, and returns its exit
+// code as an error.
+func runChild(args []string, env map[string]string) error {
+	full := childEnv(env)
+	path, err := lookPath(args[0], full)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "innate:", err)
+		return exitCode(127) // as shells say it
+	}
+	cmd := &exec.Cmd{Path: path, Args: args, Env: full, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+	sigs := make(chan os.Signal, 16)
+	signal.Notify(sigs, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
+	defer signal.Stop(sigs)
+	if err := cmd.Start(); err != nil {
+		fmt.Fprintln(os.Stderr, "innate:", err)
+		return exitCode(126)
+	}
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	for {
+		select {
+		case s := <-sigs:
+			// A terminal sends these to the child as well: once is enough.
+			if (s == os.Interrupt || s == syscall.SIGQUIT) && term.IsTerminal(int(os.Stdin.Fd())) {
+				continue
+			}
+			_ = cmd.Process.Signal(s) // it may have ended just now
+		case err := <-done:
+			return childError(err)
+		}
+	}
+}
+
+// lookPath finds a command as the child's own PATH has it.
+func lookPath(name string, env []string) (string, error) {
+	if strings.Contains(name, "/") {
+		return name, nil
+	}
+	for _, kv := range env {
+		p, ok := strings.CutPrefix(kv, "PATH=")
+		if !ok {
+			continue
+		}
+		for _, dir := range filepath.SplitList(p) {
+			if dir == "" {
+				continue // the current folder, which nobody means
+			}
+			if full, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
+				return full, nil
+			}
+		}
+	}
+	return "", fmt.Errorf("%s: command not found", name)
+}
+
+func childError(err error) error {
+	ee, ok := errors.AsType[*exec.ExitError](err)
+	if !ok {
+		return err
+	}
+	if ws, ok := ee.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		return exitCode(128 + int(ws.Signal()))
+	}
+	return exitCode(ee.ExitCode())
+}

@@ -1,0 +1,224 @@
+// Package access decides: given a principal's role assignments, may it do an
+// action at a scope? It is a pure function with reasons ([Decide]); who reads
+// the assignments, and who records the decision, is the caller's part.
+//
+// Two things surprise newcomers. Data actions (reading a secret) and actions
+// (managing a vault) are apart: Owner's "*" gives no data. And notActions take
+// away only from the role that lists them, never from another role.
+package access
+
+import (
+	"strings"
+
+	"github.com/innate-id/innate/internal/resource"
+)
+
+// Caller is the authenticated client of one request. Domain methods take it as
+// an argument, so that none can be written without one.
+type Caller struct {
+	// Tenant is the directory that the caller belongs to.
+	Tenant string
+	// Principal is the object id (the token's oid).
+	Principal string
+	// Client is the client id (the token's appid or azp).
+	Client string
+	// Issuer is the token's iss.
+	Issuer string
+	// Name is for people to read: the resource that the identity belongs to.
+	Name string
+	// Groups are the object ids of the groups that the principal is in.
+	Groups []string
+	// System marks Innate's own acts (bootstrap). It is never set from a token.
+	System bool
+	// Via is the local program that the token was given to, as the token
+	// says (its innate_caller claim); empty if unknown.
+	Via string
+	// Request is the request id, for the record.
+	Request string
+}
+
+// SystemCaller is Innate itself, doing task in tenant; it may do everything,
+// and all of it is recorded under "system:task".
+func SystemCaller(tenant, task string) Caller {
+	return Caller{Tenant: tenant, Principal: "system:" + task, Name: task, System: true}
+}
+
+// Permission is one block of a role. Patterns match as [Match] says: without
+// case, "*" for any run of characters, slashes too.
+type Permission struct {
+	Actions        []string `json:"actions"`
+	NotActions     []string `json:"notActions"`
+	DataActions    []string `json:"dataActions"`
+	NotDataActions []string `json:"notDataActions"`
+}
+
+// Role is a role definition.
+type Role struct {
+	// ID is the role's GUID, lower case.
+	ID          string
+	Name        string
+	Description string
+	Permissions []Permission
+}
+
+// Assignment gives a role to a principal at a scope and everything below it.
+type Assignment struct {
+	ID        resource.ID
+	Role      string // the role's GUID
+	Principal string // object id
+	Scope     resource.ID
+}
+
+// Question is what is asked: may any of Principals do Action at Scope?
+type Question struct {
+	// Principals is the caller and its groups, by object id.
+	Principals []string
+	// Action is the operation, "Microsoft.KeyVault/vaults/secrets/getSecret/action".
+	Action string
+	// Data says that Action is a data action.
+	Data  bool
+	Scope resource.ID
+}
+
+// Reason says what one assignment contributed to a decision.
+type Reason struct {
+	Assignment resource.ID
+	Role       string
+	// Grants says that this assignment allows the action.
+	Grants bool
+	// Why is for people: "scope does not contain ...".
+	Why string
+}
+
+// Decision is the answer, with one reason for each assignment considered.
+type Decision struct {
+	Allowed bool
+	// By is the first assignment that allows; zero when refused or when the
+	// system itself asked.
+	By      resource.ID
+	Reasons []Reason
+}
+
+// Decide answers q from assignments; roles looks a role up by GUID. An
+// assignment of an unknown role grants nothing. Cost: linear in assignments,
+// which are the principal's own, not the tenant's.
+func Decide(q Question, assignments []Assignment, roles func(id string) (Role, bool)) Decision {
+	var d Decision
+	for _, a := range assignments {
+		r := consider(q, a, roles)
+		d.Reasons = append(d.Reasons, r)
+		if r.Grants && !d.Allowed {
+			d.Allowed, d.By = true, a.ID
+		}
+	}
+	return d
+}
+
+func consider(q Question, a Assignment, roles func(string) (Role, bool)) Reason {
+	out := Reason{Assignment: a.ID, Role: a.Role}
+	if !holds(q.Principals, a.Principal) {
+		out.Why = "is for another principal"
+		return out
+	}
+	if !a.Scope.Contains(q.Scope) {
+		out.Why = "its scope " + a.Scope.String() + " does not contain " + q.Scope.String()
+		return out
+	}
+	role, ok := roles(a.Role)
+	if !ok {
+		out.Why = "its role is unknown"
+		return out
+	}
+	out.Role = role.Name
+	for _, p := range role.Permissions {
+		yes, no := p.Actions, p.NotActions
+		if q.Data {
+			yes, no = p.DataActions, p.NotDataActions
+		}
+		if pattern, ok := matchAny(yes, q.Action); ok {
+			if minus, ok := matchAny(no, q.Action); ok {
+				out.Why = "its role takes the action out with " + minus
+				continue
+			}
+			out.Grants, out.Why = true, "its role has "+pattern
+			return out
+		}
+	}
+	if out.Why == "" {
+		out.Why = "its role does not have the action"
+	}
+	return out
+}
+
+func holds(principals []string, p string) bool {
+	for _, have := range principals {
+		if have != "" && lower(have) == lower(p) {
+			return true
+		}
+	}
+	return false
+}
+
+func matchAny(patterns []string, action string) (string, bool) {
+	for _, p := range patterns {
+		if Match(p, action) {
+			return p, true
+		}
+	}
+	return "", false
+}
+
+// Match reports whether action matches pattern: anchored at both ends, without
+// case, "*" for any run of characters (wire: ARM role definitions). Between two
+// slashes "*" also stands for no segment at all: that is how Azure's own roles
+// are written, "vaults/*/read" for vaults/read too, and Managed Identity
+// Operator has nothing but "userAssignedIdentities/*/assign/action" for
+// userAssignedIdentities/assign/action.
+func Match(pattern, action string) bool {
+	p, a := lower(pattern), lower(action)
+	parts := strings.Split(p, "*")
+	if len(parts) == 1 {
+		return p == a
+	}
+	if !strings.HasPrefix(a, parts[0]) {
+		return false
+	}
+	a = a[advance(parts, 0):]
+	last := parts[len(parts)-1]
+	for k := 1; k < len(parts)-1; k++ {
+		// The first place is the best one: it leaves the most for the rest.
+		i := strings.Index(a, parts[k])
+		if i < 0 {
+			return false
+		}
+		a = a[i+advance(parts, k):]
+	}
+	return strings.HasSuffix(a, last)
+}
+
+// advance is how much of the action parts[k] uses up. In "/*/" the slash
+// before the star may be the one after it, so it is left in place.
+func advance(parts []string, k int) int {
+	n := len(parts[k])
+	if strings.HasSuffix(parts[k], "/") && strings.HasPrefix(parts[k+1], "/") {
+		n--
+	}
+	return n
+}
+
+// lower is ASCII lower case. Unicode's would make more texts equal than there
+// are actions: the Kelvin sign folds to k.
+func lower(s string) string {
+	for i := range len(s) {
+		if c := s[i]; 'A' <= c && c <= 'Z' {
+			b := []byte(s)
+			for ; i < len(b); i++ {
+				if 'A' <= b[i] && b[i] <= 'Z' {
+					b[i] += 'a' - 'A'
+				}
+			}
+			return string(b)
+		}
+	}
+	return s
+}

@@ -1,0 +1,417 @@
+// Package agent is what runs on a host: it enrols the host, follows the
+// control plane's decisions about it, and answers local programs at its doors.
+// The daemon (cmd/innate-agent) and "innate dev" both start the same [Agent].
+//
+// What a newcomer would get wrong: the agent decides nothing that the control
+// plane would not. Which workload a caller is, it finds in the placements that
+// it was given; what that workload may have, it asks, or remembers while it is
+// sure that nothing changed. It links no part of the control plane and speaks
+// to it only in the words of fleetapi.
+package agent
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/innate-id/innate/internal/agent/door"
+	"github.com/innate-id/innate/internal/agent/hostkey"
+	"github.com/innate-id/innate/internal/agent/metadata"
+	"github.com/innate-id/innate/internal/agent/tokens"
+)
+
+// RunDoor is the door of programs that were started through the control
+// socket. Placements name it; no listener of the configuration may.
+const RunDoor = "run"
+
+// What an agent does when it is cut off from the control plane.
+const (
+	OfflineServe  = "serve"  // give out remembered tokens until they end
+	OfflineRefuse = "refuse" // give out nothing that cannot be confirmed
+)
+
+const (
+	startTimeout = 15 * time.Second
+	closeTimeout = 5 * time.Second
+)
+
+// Config says what an agent is. [New] checks it.
+type Config struct {
+	// ControlPlane is the fleet's URL, https://fleet.D:port.
+	ControlPlane string
+	// CA is who signs the control plane's certificate; nil means the system's roots.
+	CA *x509.CertPool
+	// Dial connects to the control plane instead of resolving its name. May be nil.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	// StateDir holds the host's key, certificate and journal. It is one agent's.
+	StateDir string
+	// EnrolToken is used once, when StateDir has no certificate that is valid.
+	EnrolToken string
+	// Doors are where IMDS is spoken.
+	Doors []DoorConfig
+	// AppListen is where the App Service dialect is spoken, "127.0.0.1:0" if empty.
+	AppListen string
+	// ControlSocket is the path of the control socket; empty for none.
+	ControlSocket string
+	// ControlMode is the control socket's mode, 0600 if zero. Who may start
+	// what is decided by placement, not by this.
+	ControlMode os.FileMode
+	// Offline is [OfflineServe] (also if empty) or [OfflineRefuse].
+	Offline string
+	// JournalSize bounds the journal in bytes; 0 means its default.
+	JournalSize int64
+	Log         *slog.Logger
+	// Now is the clock that lifetimes are measured by; time.Now if nil.
+	Now func() time.Time
+}
+
+// DoorConfig is one IMDS door.
+type DoorConfig struct {
+	// Name is what placements call it.
+	Name string
+	// Listen is a loopback address with a port, 0 for any.
+	Listen string
+}
+
+// Agent serves one host. Make it with [New].
+type Agent struct {
+	cfg Config
+	now func() time.Time
+	log *slog.Logger
+
+	// Set by Start, in this order.
+	lock    *os.File
+	key     *hostkey.Key
+	journal *tokens.Journal
+	client  *client
+	tokens  *tokens.Cache
+	feed    *feed
+	starts  *starts
+
+	running context.Context // ends with Close
+	stop    context.CancelFunc
+	work    sync.WaitGroup
+
+	mu      sync.Mutex // guards what follows
+	doors   []*door.Door
+	app     *door.Door
+	control *door.Door
+	serving bool
+	closed  bool
+}
+
+// New checks the configuration and reports all that is wrong with it.
+func New(cfg Config) (*Agent, error) {
+	cfg.fill()
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	return &Agent{cfg: cfg, now: cfg.Now, log: cfg.Log}, nil
+}
+
+func (c *Config) fill() {
+	c.ControlPlane = strings.TrimSuffix(c.ControlPlane, "/")
+	if c.AppListen == "" {
+		c.AppListen = "127.0.0.1:0"
+	}
+	if c.ControlMode == 0 {
+		c.ControlMode = 0o600
+	}
+	if c.Offline == "" {
+		c.Offline = OfflineServe
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+}
+
+func (c *Config) check() error {
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	if u, err := url.Parse(c.ControlPlane); err != nil || u.Scheme != "https" || u.Host == "" || u.Path != "" || u.RawQuery != "" || u.User != nil {
+		fault("control plane %q: an address of the form https://fleet.example.org:8443 was expected", c.ControlPlane)
+	}
+	if c.StateDir == "" {
+		fault("no state directory is given")
+	}
+	if c.Offline != OfflineServe && c.Offline != OfflineRefuse {
+		fault("offline is %q; %q or %q was expected", c.Offline, OfflineServe, OfflineRefuse)
+	}
+	if err := door.CheckLoopback(c.AppListen); err != nil {
+		fault("app listener: %w", err)
+	}
+	names := map[string]bool{}
+	for _, d := range c.Doors {
+		if err := checkDoorName(d.Name); err != nil {
+			faults = append(faults, err)
+		} else if names[d.Name] {
+			fault("two doors are named %q", d.Name)
+		}
+		names[d.Name] = true
+		if err := door.CheckLoopback(d.Listen); err != nil {
+			fault("door %q: %w", d.Name, err)
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// checkDoorName keeps names to what reads as one word in a record.
+func checkDoorName(name string) error {
+	const letters = "abcdefghijklmnopqrstuvwxyz0123456789-_."
+	if name == "" || len(name) > 64 || strings.Trim(strings.ToLower(name), letters) != "" {
+		return fmt.Errorf("door name %q: up to 64 letters, digits and - _ . were expected", name)
+	}
+	if strings.EqualFold(name, RunDoor) {
+		return fmt.Errorf("door name %q is taken: it means programs started through the control socket", name)
+	}
+	return nil
+}
+
+// Start binds the doors, enrols the host if need be, reads its placements and
+// waits for the change stream; then it answers. It returns when all that is
+// done, or with the reason why not, and then nothing is left running. ctx ends
+// the start, not the agent: see [Agent.Close].
+func (a *Agent) Start(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	a.running, a.stop = context.WithCancel(context.WithoutCancel(ctx))
+	if err := a.start(ctx); err != nil {
+		a.Close()
+		return fmt.Errorf("starting the agent: %w", err)
+	}
+	return nil
+}
+
+func (a *Agent) start(ctx context.Context) error {
+	if err := a.open(); err != nil {
+		return err
+	}
+	// Bound before enrolling: a door that is taken must not cost the token.
+	if err := a.bind(ctx); err != nil {
+		return err
+	}
+	if err := a.enrol(ctx); err != nil {
+		return err
+	}
+	a.feed.revision = a.feed.placements.Revision
+	a.goes(func() { a.feed.run(a.running) })
+	a.goes(func() { a.renewals(a.running) })
+	a.goes(func() { a.journal.Run(a.running, a.client.events) })
+	select {
+	case <-a.feed.ready:
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for the change stream: %w", errors.Join(a.feed.why(), ctx.Err()))
+	}
+	a.serve()
+	return nil
+}
+
+// open takes the state directory into use and puts the parts together.
+func (a *Agent) open() error {
+	var err error
+	if a.lock, err = lock(a.cfg.StateDir); err != nil {
+		return err
+	}
+	if a.key, err = hostkey.LoadOrCreate(a.cfg.StateDir); err != nil {
+		return err
+	}
+	if a.journal, err = tokens.OpenJournal(a.cfg.StateDir, a.cfg.JournalSize, a.log); err != nil {
+		return err
+	}
+	a.client = newClient(a.cfg, a.key)
+	a.feed = &feed{client: a.client, log: a.log, ready: make(chan struct{})}
+	a.tokens = tokens.New(tokens.Config{
+		Fetch: a.client.token, Fresh: a.feed.fresh, Record: a.journal.Served,
+		ServeStale: a.cfg.Offline == OfflineServe, Now: a.now, Log: a.log,
+	})
+	a.feed.tokens = a.tokens
+	a.starts = newStarts()
+	return nil
+}
+
+func (a *Agent) goes(f func()) {
+	a.work.Add(1)
+	go func() {
+		defer a.work.Done()
+		f()
+	}()
+}
+
+// lock keeps a second agent from the same state: two would spoil each other's
+// journal. The lock goes with the process.
+func lock(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("making the state directory: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("opening the state directory's lock: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("another agent uses this state directory (stop it first): %w", err)
+	}
+	return f, nil
+}
+
+// bind opens every listener; connections wait there until serve.
+func (a *Agent) bind(ctx context.Context) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, d := range a.cfg.Doors {
+		opened, err := door.Listen(ctx, d.Name, d.Listen, metadata.IMDS(a.dialects()), a.log)
+		if err != nil {
+			return err
+		}
+		a.doors = append(a.doors, opened)
+	}
+	var err error
+	if a.app, err = door.Listen(ctx, RunDoor, a.cfg.AppListen, metadata.AppService(a.dialects()), a.log); err != nil {
+		return err
+	}
+	if a.cfg.ControlSocket == "" {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(a.cfg.ControlSocket), 0o755); err != nil {
+		return fmt.Errorf("making the control socket's directory: %w", err)
+	}
+	a.control, err = door.ListenUnix(ctx, RunDoor, a.cfg.ControlSocket, a.cfg.ControlMode, a.controlHandler(), a.log)
+	return err
+}
+
+func (a *Agent) serve() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, d := range a.all() {
+		d.Serve()
+	}
+	a.serving = true
+}
+
+func (a *Agent) all() []*door.Door {
+	all := append([]*door.Door(nil), a.doors...)
+	for _, d := range []*door.Door{a.app, a.control} {
+		if d != nil {
+			all = append(all, d)
+		}
+	}
+	return all
+}
+
+// dialects is what the dialects need of this agent.
+func (a *Agent) dialects() metadata.Agent {
+	return metadata.Agent{Place: a.place, Started: a.started, Token: a.token, Now: a.now, Log: a.log}
+}
+
+// Close stops the agent: no new requests, the ones under way end, the journal
+// is shipped if the control plane takes it, and every start is over.
+func (a *Agent) Close() {
+	a.mu.Lock()
+	if a.closed || a.stop == nil {
+		a.mu.Unlock()
+		return
+	}
+	a.closed = true
+	all := a.all()
+	a.mu.Unlock()
+
+	// Ends the starts too: their connections would hold the socket open.
+	a.stop()
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	for _, d := range all {
+		if err := d.Close(ctx); err != nil {
+			a.log.Warn("door not closed in good order", "door", d.Name(), "err", err)
+		}
+	}
+	a.work.Wait()
+	if a.tokens != nil {
+		a.tokens.Close()
+	}
+	a.closeJournal(ctx)
+	if a.client != nil {
+		a.client.http.CloseIdleConnections()
+	}
+	if a.lock != nil {
+		a.lock.Close()
+	}
+}
+
+func (a *Agent) closeJournal(ctx context.Context) {
+	if a.journal == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if a.client != nil && a.key.Certificate() != nil {
+		if err := a.journal.Ship(ctx, a.client.events); err != nil {
+			a.log.Warn("journal not shipped; the next start does it", "err", err)
+		}
+	}
+	if err := a.journal.Close(); err != nil {
+		a.log.Error("journal not closed", "err", err)
+	}
+}
+
+// AddDoor opens one more IMDS door and returns its address.
+func (a *Agent) AddDoor(ctx context.Context, name, listen string) (string, error) {
+	if err := checkDoorName(name); err != nil {
+		return "", err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.serving || a.closed {
+		return "", errors.New("adding a door: the agent is not running")
+	}
+	for _, d := range a.doors {
+		if d.Name() == name {
+			return "", fmt.Errorf("adding a door: there is one named %q", name)
+		}
+	}
+	d, err := door.Listen(ctx, name, listen, metadata.IMDS(a.dialects()), a.log)
+	if err != nil {
+		return "", err
+	}
+	d.Serve()
+	a.doors = append(a.doors, d)
+	return d.Addr(), nil
+}
+
+// DoorAddr returns where the named door listens, "" if there is none.
+func (a *Agent) DoorAddr(name string) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, d := range a.doors {
+		if d.Name() == name {
+			return d.Addr()
+		}
+	}
+	return ""
+}
+
+// AppAddr returns where the App Service dialect is spoken.
+func (a *Agent) AppAddr() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.app == nil {
+		return ""
+	}
+	return a.app.Addr()
+}
+
+// Host returns the host's resource ID.
+func (a *Agent) Host() string { return a.key.Host() }

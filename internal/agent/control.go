@@ -1,0 +1,170 @@
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/innate-id/innate/internal/agent/door"
+	"github.com/innate-id/innate/internal/agent/metadata"
+	"github.com/innate-id/innate/internal/evidence"
+	"github.com/innate-id/innate/internal/fleetapi"
+	"github.com/innate-id/innate/internal/problem"
+)
+
+// The control socket speaks HTTP:
+//
+//	POST /starts  StartRequest -> StartResponse, and then the connection stays open
+//	GET  /status               -> Status
+//
+// Errors are a [fleetapi.Error]. Read a StartResponse with a JSON decoder, not
+// to the end of the body: the body ends when the start does. Closing the
+// connection ends the start, so that a program's secret dies with whoever
+// started it, however that happens.
+
+// StartRequest asks for the secret of one start.
+type StartRequest struct {
+	// Resource is the resource ID that the program is.
+	Resource string `json:"resource"`
+}
+
+// StartResponse is what a started program is given in its environment.
+type StartResponse struct {
+	// Endpoint is IDENTITY_ENDPOINT, http://127.0.0.1:P/msi/token.
+	Endpoint string `json:"endpoint"`
+	// Header is IDENTITY_HEADER, the secret.
+	Header string `json:"header"`
+	// IMDS is AZURE_POD_IDENTITY_AUTHORITY_HOST, http://127.0.0.1:Q, where a
+	// door answers any local caller as the same resource; else empty.
+	IMDS string `json:"imds"`
+}
+
+// Status is what an agent says of itself.
+type Status struct {
+	Host string `json:"host"`
+	// Connected says that the change stream is there and has spoken.
+	Connected bool  `json:"connected"`
+	Revision  int64 `json:"revision"`
+	// AgeMS is how long ago the stream last spoke, in milliseconds; -1 if it
+	// is not connected.
+	AgeMS int64        `json:"ageMs"`
+	Doors []DoorStatus `json:"doors"`
+	// App is where the App Service dialect is spoken.
+	App string `json:"app"`
+}
+
+// DoorStatus is one IMDS door.
+type DoorStatus struct {
+	Name string `json:"name"`
+	Addr string `json:"addr"`
+}
+
+func (a *Agent) controlHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("POST /starts", a.controlRoute(a.serveStart))
+	mux.Handle("GET /status", a.controlRoute(func(w http.ResponseWriter, _ *http.Request) error {
+		return json.NewEncoder(w).Encode(a.Status())
+	}))
+	mux.Handle("/", a.controlRoute(func(_ http.ResponseWriter, r *http.Request) error {
+		return problem.Errorf(problem.UnknownType, "there is no %s %s here; POST /starts and GET /status are", r.Method, r.URL.Path)
+	}))
+	return mux
+}
+
+// controlRoute is the only place where an error becomes an answer.
+func (a *Agent) controlRoute(h func(http.ResponseWriter, *http.Request) error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Cache-Control", "no-store")
+		err := h(w, r)
+		if err == nil {
+			return
+		}
+		p := problem.Of(err)
+		a.log.Info("control request refused", "route", r.Pattern, "kind", string(p.Kind), "err", err)
+		w.WriteHeader(metadata.Status(p.Kind))
+		_ = json.NewEncoder(w).Encode(fleetapi.Error{Kind: string(p.Kind), Detail: p.Detail})
+	})
+}
+
+func (a *Agent) serveStart(w http.ResponseWriter, r *http.Request) error {
+	ev, err := door.Caller(r.Context())
+	if err != nil {
+		return &problem.Error{Kind: problem.CallerRefused, Detail: "this caller could not be identified", Err: err}
+	}
+	req, err := readStart(r)
+	if err != nil {
+		return err
+	}
+	control := http.NewResponseController(w)
+	// The body's deadline would end the wait below.
+	if err := control.SetReadDeadline(time.Time{}); err != nil {
+		return err
+	}
+	header, release, err := a.newStart(r.Context(), req.Resource, ev, "")
+	if err != nil {
+		return err
+	}
+	defer release()
+	resp := StartResponse{Endpoint: "http://" + a.AppAddr() + metadata.PathAppService, Header: header, IMDS: a.imdsFor(req.Resource)}
+	if err := json.NewEncoder(w).Encode(resp); err != nil {
+		return nil // gone already, and so is the start
+	}
+	if err := control.Flush(); err != nil {
+		return nil
+	}
+	select {
+	case <-r.Context().Done():
+	case <-a.running.Done():
+	}
+	return nil
+}
+
+// readStart reads the whole body, so that net/http can watch the connection.
+func readStart(r *http.Request) (StartRequest, error) {
+	var req StartRequest
+	d := json.NewDecoder(r.Body)
+	d.DisallowUnknownFields()
+	if err := d.Decode(&req); err != nil {
+		return req, &problem.Error{Kind: problem.Invalid, Detail: `the body must be {"resource": "<resource ID>"}`, Err: err}
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return req, problem.Errorf(problem.Invalid, "the body has something after its JSON object")
+	}
+	return req, nil
+}
+
+// imdsFor returns the address of a door that answers every local caller as
+// workload, or "".
+func (a *Agent) imdsFor(workload string) string {
+	a.feed.mu.Lock()
+	placements := a.feed.placements.Placements
+	a.feed.mu.Unlock()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, d := range a.doors {
+		ev := evidence.Evidence{Door: d.Name()}
+		p, err := pick(placements, func(p fleetapi.Placement) bool { return admits(p, ev) })
+		if err == nil && sameResource(p.Resource, workload) {
+			return "http://" + d.Addr()
+		}
+	}
+	return ""
+}
+
+// Status returns what the agent knows of itself.
+func (a *Agent) Status() Status {
+	connected, revision, heard := a.feed.state()
+	s := Status{Host: a.key.Host(), Connected: connected, Revision: revision, AgeMS: -1, App: a.AppAddr()}
+	if connected {
+		s.AgeMS = time.Since(heard).Milliseconds()
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, d := range a.doors {
+		s.Doors = append(s.Doors, DoorStatus{Name: d.Name(), Addr: d.Addr()})
+	}
+	return s
+}

@@ -1,0 +1,208 @@
+package metadata
+
+import (
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/innate-id/innate/internal/problem"
+)
+
+// ServerIMDS is the Server header of every IMDS answer. Newer clients look for
+// "IMDS" in it before they believe that they speak to one.
+const ServerIMDS = "IMDS/150.870.65.1854"
+
+// imds serves the instance metadata service's token endpoint:
+//
+//	GET /metadata/identity/oauth2/token?api-version=2018-02-01&resource=...
+//	Metadata: true
+type imds struct{ Agent }
+
+// IMDS returns the handler of an IMDS door.
+func IMDS(a Agent) http.Handler { return &imds{a} }
+
+func (d *imds) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Server", ServerIMDS)
+	id := begin(w)
+	body, err := d.answer(r)
+	if err == nil {
+		write(w, http.StatusOK, body)
+		return
+	}
+	p := problem.Of(err)
+	d.failed(r, "imds", id, p)
+	status, words := imdsError(p)
+	refusal(w, r, status)
+	write(w, status, words)
+}
+
+func (d *imds) answer(r *http.Request) (any, error) {
+	path, err := path(r)
+	if err != nil {
+		return nil, err
+	}
+	// An unknown path is 404 before anything else: clients probe for newer
+	// endpoints without the header and take 400 for a yes.
+	switch path {
+	case "/metadata/identity/oauth2/token", "/metadata/versions":
+	default:
+		return nil, problem.Errorf(problem.UnknownType, "Not found")
+	}
+	if err := get(r); err != nil {
+		return nil, err
+	}
+	if err := guard(r); err != nil {
+		return nil, err
+	}
+	if v, ok := one(r, "Metadata"); !ok || !strings.EqualFold(v, "true") {
+		return nil, problem.Errorf(problem.Invalid, "Required metadata header not specified")
+	}
+	if path == "/metadata/versions" {
+		return imdsVersions{imdsKnown}, nil
+	}
+	return d.tokenBody(r)
+}
+
+// imdsToken is the answer; members in alphabetical order, numbers as strings:
+// each has a client that accepts nothing else.
+type imdsToken struct {
+	AccessToken  string `json:"access_token"`
+	ClientID     string `json:"client_id"`
+	ExpiresIn    string `json:"expires_in"`
+	ExpiresOn    string `json:"expires_on"`
+	ExtExpiresIn string `json:"ext_expires_in"`
+	NotBefore    string `json:"not_before"`
+	Resource     string `json:"resource"`
+	TokenType    string `json:"token_type"`
+}
+
+func (d *imds) tokenBody(r *http.Request) (any, error) {
+	q, err := ParseQuery(r.URL.RawQuery, imdsVersion)
+	if err != nil {
+		return nil, err
+	}
+	c, err := d.Place(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	tok, err := d.token(r.Context(), c, q)
+	if err != nil {
+		return nil, err
+	}
+	left := remaining(tok.Expires, d.Now())
+	return imdsToken{
+		AccessToken: tok.AccessToken, ClientID: tok.ClientID,
+		ExpiresIn: left, ExpiresOn: unix(tok.Expires), ExtExpiresIn: left, NotBefore: unix(tok.NotBefore),
+		Resource: q.Resource, TokenType: "Bearer",
+	}, nil
+}
+
+// imdsVersion takes every date since the token endpoint began: hand-written
+// clients send all of them.
+func imdsVersion(s string) error {
+	t, err := date(s)
+	if err != nil {
+		return err
+	}
+	if t.Before(time.Date(2018, 2, 1, 0, 0, 0, 0, time.UTC)) {
+		return problem.Errorf(problem.BadAPIVersion, "Query variable 'api-version' must be 2018-02-01 or later")
+	}
+	return nil
+}
+
+type imdsVersions struct {
+	APIVersions []string `json:"apiVersions"`
+}
+
+// imdsKnown are the published versions from the first that we take.
+var imdsKnown = []string{
+	"2018-02-01", "2018-04-02", "2018-10-01", "2019-02-01", "2019-03-11", "2019-04-30", "2019-06-01", "2019-06-04",
+	"2019-08-01", "2019-08-15", "2019-11-01", "2020-06-01", "2020-07-15", "2020-09-01", "2020-10-01", "2020-12-01",
+	"2021-01-01", "2021-02-01", "2021-03-01", "2021-05-01", "2021-10-01", "2021-11-01", "2021-11-15", "2021-12-13",
+	"2023-07-01", "2023-11-15",
+}
+
+type imdsProblem struct {
+	Error       string `json:"error"`
+	Description string `json:"error_description"`
+}
+
+// imdsError puts a problem in the dialect's words.
+func imdsError(p *problem.Error) (int, imdsProblem) {
+	row, ok := imdsTable[p.Kind]
+	if !ok {
+		row = imdsTable[problem.Internal]
+	}
+	detail := p.Detail
+	switch p.Kind {
+	case problem.IdentityNotFound:
+		detail = "Identity not found" // clients compare it
+	case problem.UnknownAudience:
+		detail = aadsts500011(detail)
+	}
+	return row.status, imdsProblem{row.code, detail}
+}
+
+// aadsts500011 begins the detail of an unknown audience as clients expect it.
+func aadsts500011(detail string) string {
+	if strings.HasPrefix(detail, "AADSTS500011") {
+		return detail
+	}
+	return "AADSTS500011: " + detail
+}
+
+// imdsTable is the dialect's word for every kind of problem. Permanent
+// failures are 400, 401 or 403: the SDKs retry 404, 410, 429 and 5xx for a
+// minute or more. UnknownType is here a path that does not exist.
+var imdsTable = map[problem.Kind]struct {
+	status int
+	code   string
+}{
+	problem.Invalid:           {http.StatusBadRequest, "invalid_request"},
+	problem.MissingParameter:  {http.StatusBadRequest, "invalid_request"},
+	problem.MissingAPIVersion: {http.StatusBadRequest, "invalid_request"},
+	problem.BadAPIVersion:     {http.StatusBadRequest, "invalid_request"},
+	problem.NotSupported:      {http.StatusBadRequest, "invalid_request"},
+	problem.MethodNotAllowed:  {http.StatusMethodNotAllowed, "invalid_request"},
+	problem.TooLarge:          {http.StatusRequestEntityTooLarge, "invalid_request"},
+
+	problem.Unauthenticated: {http.StatusUnauthorized, "unknown_source"},
+	problem.TokenExpired:    {http.StatusUnauthorized, "unknown_source"},
+	problem.WrongAudience:   {http.StatusUnauthorized, "unknown_source"},
+	problem.Revoked:         {http.StatusForbidden, "access_denied"},
+
+	problem.Denied:        {http.StatusForbidden, "access_denied"},
+	problem.LinkedDenied:  {http.StatusForbidden, "access_denied"},
+	problem.CallerRefused: {http.StatusForbidden, "access_denied"},
+
+	problem.NotFound:             {http.StatusBadRequest, "invalid_request"},
+	problem.ParentNotFound:       {http.StatusBadRequest, "invalid_request"},
+	problem.GroupNotFound:        {http.StatusBadRequest, "invalid_request"},
+	problem.SubscriptionNotFound: {http.StatusBadRequest, "invalid_request"},
+	problem.UnknownType:          {http.StatusNotFound, "not_found"},
+	problem.VaultNotFound:        {http.StatusBadRequest, "invalid_request"},
+	problem.PrincipalNotFound:    {http.StatusBadRequest, "invalid_request"},
+	problem.RoleNotFound:         {http.StatusBadRequest, "invalid_request"},
+	problem.IdentityNotFound:     {http.StatusBadRequest, "invalid_request"},
+
+	problem.Conflict:           {http.StatusBadRequest, "invalid_request"},
+	problem.Exists:             {http.StatusBadRequest, "invalid_request"},
+	problem.AssignmentExists:   {http.StatusBadRequest, "invalid_request"},
+	problem.Immutable:          {http.StatusBadRequest, "invalid_request"},
+	problem.BadIdentity:        {http.StatusBadRequest, "invalid_request"},
+	problem.DeletedRecoverable: {http.StatusBadRequest, "invalid_request"},
+	problem.Disabled:           {http.StatusForbidden, "unauthorized_client"},
+	problem.PreconditionFailed: {http.StatusBadRequest, "invalid_request"},
+
+	problem.UnknownTenant:    {http.StatusBadRequest, "invalid_request"},
+	problem.UnknownClient:    {http.StatusBadRequest, "unauthorized_client"},
+	problem.BadCredential:    {http.StatusUnauthorized, "unauthorized_client"},
+	problem.NoCredential:     {http.StatusUnauthorized, "unauthorized_client"},
+	problem.UnknownAudience:  {http.StatusBadRequest, "invalid_resource"},
+	problem.BadScope:         {http.StatusBadRequest, "invalid_resource"},
+	problem.UnsupportedGrant: {http.StatusBadRequest, "invalid_request"},
+
+	problem.Throttled:   {http.StatusTooManyRequests, "too_many_requests"},
+	problem.Unavailable: {http.StatusServiceUnavailable, "temporarily_unavailable"},
+	problem.Internal:    {http.StatusInternalServerError, "unknown"},
+}

@@ -1,0 +1,122 @@
+// Package metadata is what the agent speaks at its doors: the dialects of the
+// managed-identity endpoints that the SDKs know. Each dialect is one file with
+// its paths, its shape of an answer and its table from [problem.Kind] to its
+// own words.
+//
+// What a newcomer would get wrong: the bytes matter. Numbers are decimal
+// strings, members are in alphabetical order, a refusal must be 400 where SDKs
+// move on to the next credential and never a 404, 410, 429 or 5xx, which they
+// retry for a minute. Paths come with doubled and trailing slashes and are
+// never redirected. docs/divergences.md says where we differ on purpose.
+package metadata
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/innate-id/innate/internal/evidence"
+	"github.com/innate-id/innate/internal/fleetapi"
+	"github.com/innate-id/innate/internal/problem"
+)
+
+// Caller is a local program that was found to be a workload.
+type Caller struct {
+	// Workload is the resource ID that it is, Placement the statement that
+	// says so.
+	Workload, Placement string
+	Evidence            evidence.Evidence
+}
+
+// Agent is what a dialect needs of the agent around it.
+type Agent struct {
+	// Place finds who asks by the connection, which ctx carries. A refusal is
+	// [problem.CallerRefused] and is on record when Place returns.
+	Place func(ctx context.Context) (Caller, error)
+	// Started finds who asks by the secret of a start;
+	// [problem.Unauthenticated] if there is no such start.
+	Started func(ctx context.Context, secret string) (Caller, error)
+	// Token returns a token for the caller.
+	Token func(ctx context.Context, c Caller, q Query) (fleetapi.TokenResponse, error)
+
+	Now func() time.Time
+	Log *slog.Logger
+}
+
+// token asks for a token. That the workload itself is gone means, to the
+// workload, that it has no identity.
+func (a *Agent) token(ctx context.Context, c Caller, q Query) (fleetapi.TokenResponse, error) {
+	tok, err := a.Token(ctx, c, q)
+	if err == nil {
+		return tok, nil
+	}
+	switch p := problem.Of(err); p.Kind {
+	case problem.NotFound, problem.ParentNotFound, problem.GroupNotFound, problem.SubscriptionNotFound, problem.UnknownType:
+		return tok, &problem.Error{Kind: problem.IdentityNotFound, Detail: p.Detail, Err: err}
+	}
+	return tok, err
+}
+
+// failed logs a request that was refused, once, with the id that its client
+// was given.
+func (a *Agent) failed(r *http.Request, dialect, id string, p *problem.Error) {
+	level := slog.LevelInfo
+	if p.Kind == problem.Internal {
+		level = slog.LevelError
+	}
+	a.Log.LogAttrs(r.Context(), level, "token request refused", slog.String("dialect", dialect),
+		slog.String("request", id), slog.String("kind", string(p.Kind)), slog.Any("err", p))
+}
+
+// begin sets the headers that every answer has and returns the request's id.
+func begin(w http.ResponseWriter) string {
+	id := uuid.NewString()
+	h := w.Header()
+	h.Set("X-Ms-Request-Id", id)
+	h.Set("Content-Type", "application/json; charset=utf-8")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	return id
+}
+
+// write sends body as JSON.
+func write(w http.ResponseWriter, status int, body any) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // audiences are echoed as they were written
+	if err := enc.Encode(body); err != nil {
+		http.Error(w, `{"error":"unknown"}`, http.StatusInternalServerError)
+		return
+	}
+	text := bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
+	w.WriteHeader(status)
+	// A client that went away is no fault of ours.
+	_, _ = w.Write(text)
+}
+
+// refusal sets what a status asks for besides the body.
+func refusal(w http.ResponseWriter, r *http.Request, status int) {
+	switch status {
+	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
+		w.Header().Set("Retry-After", "1")
+	case http.StatusMethodNotAllowed:
+		w.Header().Set("Allow", http.MethodGet)
+	}
+	if r.ContentLength != 0 {
+		w.Header().Set("Connection", "close") // not worth reading to its end
+	}
+}
+
+func unix(t time.Time) string { return strconv.FormatInt(t.Unix(), 10) }
+
+// remaining is how many whole seconds are left, at least none.
+func remaining(expires, now time.Time) string {
+	return strconv.FormatInt(max(0, int64(expires.Sub(now)/time.Second)), 10)
+}

@@ -1,0 +1,127 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"sync"
+
+	"github.com/innate-id/innate/internal/evidence"
+	"github.com/innate-id/innate/internal/fleetapi"
+	"github.com/innate-id/innate/internal/problem"
+	"github.com/innate-id/innate/internal/resource"
+)
+
+// maxStarts bounds the starts of one caller that live at once, so that one
+// program in a loop does not use up the agent.
+const maxStarts = 1000
+
+// start is one run of one program. Its secret is kept only as a digest.
+type start struct {
+	digest    [sha256.Size]byte
+	workload  string // resource ID
+	placement string // name; empty: any that admits
+	ev        evidence.Evidence
+}
+
+// covers reports whether a placement lets this start be what it is.
+func (s *start) covers(p fleetapi.Placement) bool {
+	return admits(p, s.ev) && sameResource(p.Resource, s.workload) && (s.placement == "" || p.Name == s.placement)
+}
+
+// starts are the runs that live now.
+type starts struct {
+	mu        sync.Mutex // guards what follows
+	byDigest  map[[sha256.Size]byte]*start
+	perCaller map[string]int
+}
+
+func newStarts() *starts {
+	return &starts{byDigest: map[[sha256.Size]byte]*start{}, perCaller: map[string]int{}}
+}
+
+// add makes a secret for s; release ends it, once or more often.
+func (s *starts) add(st *start) (secret string, release func(), err error) {
+	raw := make([]byte, 32)
+	rand.Read(raw) // never fails
+	secret = base64.RawURLEncoding.EncodeToString(raw)
+	st.digest = sha256.Sum256([]byte(secret))
+	st.ev.Start = hex.EncodeToString(st.digest[:8])
+	caller := st.ev.String()
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.perCaller[caller] >= maxStarts {
+		return "", nil, problem.Errorf(problem.Throttled, "this user has %d running starts already; end some first", maxStarts)
+	}
+	s.byDigest[st.digest] = st
+	s.perCaller[caller]++
+	return secret, sync.OnceFunc(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.byDigest, st.digest)
+		if s.perCaller[caller]--; s.perCaller[caller] == 0 {
+			delete(s.perCaller, caller)
+		}
+	}), nil
+}
+
+// find returns the start with this secret. It is looked up by its digest, so
+// that how long the search takes says nothing about any secret.
+func (s *starts) find(secret string) (*start, bool) {
+	digest := sha256.Sum256([]byte(secret))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.byDigest[digest]
+	if st == nil || subtle.ConstantTimeCompare(st.digest[:], digest[:]) != 1 {
+		return nil, false
+	}
+	return st, true
+}
+
+// NewStart makes the secret (IDENTITY_HEADER) of one start of a program that
+// is resource, for a caller with evidence ev, which counts as having come
+// through the door "run". placement names the placement that must admit it;
+// empty means any. The secret holds until release is called, the agent is
+// closed, or the placement goes.
+func (a *Agent) NewStart(resource string, ev evidence.Evidence, placement string) (header string, release func(), err error) {
+	a.mu.Lock()
+	serving := a.serving && !a.closed
+	a.mu.Unlock()
+	if !serving {
+		return "", nil, errors.New("making a start: the agent is not running")
+	}
+	ctx, cancel := context.WithTimeout(a.running, placementsTimeout)
+	defer cancel()
+	return a.newStart(ctx, resource, ev, placement)
+}
+
+func (a *Agent) newStart(ctx context.Context, workload string, ev evidence.Evidence, placement string) (string, func(), error) {
+	id, err := resource.Parse(workload)
+	if err != nil {
+		return "", nil, err
+	}
+	// What proves the caller from here on is the secret.
+	ev.Door, ev.Grade = RunDoor, evidence.GradeSecret
+	st := &start{workload: id.String(), placement: placement, ev: ev}
+	p, err := a.feed.find(ctx, st.covers)
+	if err != nil {
+		return "", nil, a.startRefusal(st, err)
+	}
+	st.workload, st.placement = p.Resource, p.Name
+	return a.starts.add(st)
+}
+
+// startRefusal says what is missing without saying what others have.
+func (a *Agent) startRefusal(st *start, err error) error {
+	if !problem.Is(err, problem.CallerRefused) {
+		return err
+	}
+	a.refused(st.ev, "no placement lets this caller run as the resource asked for")
+	return problem.Errorf(problem.CallerRefused, "no placement on this host lets this user run as %s: whoever manages the host adds a placement to %s "+
+		"with door %q, that resource, and a selector of this user (%s)", st.workload, a.key.Host(), RunDoor, st.ev.String())
+}

@@ -1,0 +1,328 @@
+package tokens
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/innate-id/innate/internal/fleetapi"
+	"github.com/innate-id/innate/internal/problem"
+)
+
+const (
+	// DefaultJournalSize bounds what waits to be shipped, in bytes.
+	DefaultJournalSize = 10 << 20
+	// ShipEvery is how often the journal is shipped.
+	ShipEvery = 500 * time.Millisecond
+
+	// maxRecords bounds the records of one batch on the wire.
+	maxRecords = 500
+	// shipBackoff is the longest pause after the control plane was away.
+	shipBackoff = 5 * time.Second
+)
+
+// Journal is the record of what the host answered by itself. A record is
+// written to a file before its answer leaves, with one write, so that a killed
+// agent ships it when it starts again (a host that loses power may lose what
+// its kernel had not yet written).
+//
+// A file begins with each distinct record and counts its repeats:
+//
+//	{"n":0,"served":{"at":"...","count":1,"workload":"/subscriptions/...","tokenId":"..."}}
+//	{"n":0,"c":1,"t":1767225600123}
+//	{"n":1,"refusal":{"at":"...","count":1,"caller":"door:main grade:none","reason":"..."}}
+//
+// One file is written, older ones wait to be shipped. A file's name is the
+// number of its first batch and its content never changes once it waits, so
+// that the same number always carries the same records.
+type Journal struct {
+	dir string
+	max int64
+	log *slog.Logger
+
+	shipping sync.Mutex // held while shipping; before mu
+
+	mu      sync.Mutex // guards what follows
+	active  *segment
+	file    *os.File   // the active segment's
+	waiting []*segment // oldest first
+}
+
+// key is what makes two records one: all of them but time and count.
+type key struct {
+	served  fleetapi.Served
+	refusal fleetapi.Refusal
+}
+
+// segment is one file. While it is written, index and unwritten follow it.
+type segment struct {
+	first   int64 // number of its first batch
+	size    int64 // bytes in the file
+	records int
+	index   map[key]int
+	// unwritten counts repeats that came when the file was full; they are
+	// written when it begins to wait.
+	unwritten map[int]line
+}
+
+type line struct {
+	N       int               `json:"n"`
+	Served  *fleetapi.Served  `json:"served,omitempty"`
+	Refusal *fleetapi.Refusal `json:"refusal,omitempty"`
+	// Count is how many more there were of record N, TimeMS when the last
+	// one was, in Unix milliseconds.
+	Count  int64 `json:"c,omitempty"`
+	TimeMS int64 `json:"t,omitempty"`
+}
+
+// OpenJournal opens the journal in dir. What an earlier run left there waits
+// to be shipped. At most limit bytes are kept; 0 means [DefaultJournalSize].
+func OpenJournal(dir string, limit int64, log *slog.Logger) (*Journal, error) {
+	if limit == 0 {
+		limit = DefaultJournalSize
+	}
+	j := &Journal{dir: dir, max: limit, log: log}
+	left, err := j.left()
+	if err != nil {
+		return nil, err
+	}
+	// Batch numbers only rise, also when the state directory was lost and the
+	// host's last number is known to nobody here: so the first one is the time.
+	next := time.Now().UnixMilli()
+	for _, s := range left {
+		next = s.next()
+		if s.records > 0 {
+			j.waiting = append(j.waiting, s)
+			continue
+		}
+		if err := os.Remove(j.path(s)); err != nil {
+			return nil, fmt.Errorf("removing an empty journal: %w", err)
+		}
+	}
+	if err := j.begin(next); err != nil {
+		return nil, err
+	}
+	return j, nil
+}
+
+// Served puts an answer from memory on record.
+func (j *Journal) Served(s fleetapi.Served) error {
+	k := key{served: s}
+	k.served.At, k.served.Count = time.Time{}, 0
+	s.Count = 1
+	return j.add(k, s.At, line{Served: &s})
+}
+
+// Refused puts a refusal on record. The reason is ours, not the caller's
+// words: a caller must not be able to fill the journal with new records.
+func (j *Journal) Refused(r fleetapi.Refusal) error {
+	k := key{refusal: r}
+	k.refusal.At, k.refusal.Count = time.Time{}, 0
+	r.Count = 1
+	return j.add(k, r.At, line{Refusal: &r})
+}
+
+func (j *Journal) add(k key, at time.Time, first line) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.file == nil {
+		return problem.Errorf(problem.Unavailable, "the agent is stopping")
+	}
+	n, known := j.active.index[k]
+	l := first
+	if known {
+		l = line{N: n, Count: 1, TimeMS: at.UnixMilli()}
+	} else {
+		l.N = j.active.records
+	}
+	text, err := json.Marshal(l)
+	if err != nil {
+		return fmt.Errorf("encoding a journal record: %w", err)
+	}
+	text = append(text, '\n')
+	if j.size()+int64(len(text)) > j.max {
+		if !known {
+			return problem.Errorf(problem.Unavailable, "the agent's record is full (%d bytes wait for the control plane), "+
+				"and no new caller is answered without a record; it empties by itself when the control plane is back", j.size())
+		}
+		l.Count += j.active.unwritten[n].Count
+		j.active.unwritten[n] = l
+		return nil
+	}
+	if err := j.append(text); err != nil {
+		return &problem.Error{Kind: problem.Unavailable, Detail: "the agent cannot write its record, and answers nothing without one", Err: err}
+	}
+	if !known {
+		j.active.index[k] = l.N
+		j.active.records++
+	}
+	return nil
+}
+
+// append writes one line. What could be written only in part is taken back:
+// the next line would grow onto it.
+func (j *Journal) append(text []byte) error {
+	if _, err := j.file.Write(text); err != nil {
+		if cut := j.file.Truncate(j.active.size); cut != nil {
+			return fmt.Errorf("writing the journal: %w (and taking back a part: %w)", err, cut)
+		}
+		return fmt.Errorf("writing the journal: %w", err)
+	}
+	j.active.size += int64(len(text))
+	return nil
+}
+
+func (j *Journal) size() int64 {
+	n := j.active.size
+	for _, s := range j.waiting {
+		n += s.size
+	}
+	return n
+}
+
+// Run ships every [ShipEvery] until ctx ends, less often while that fails.
+func (j *Journal) Run(ctx context.Context, send func(context.Context, fleetapi.EventsRequest) error) {
+	pause := ShipEvery
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+		err := j.Ship(ctx, send)
+		switch {
+		case err == nil:
+			pause = ShipEvery
+		case ctx.Err() == nil:
+			if pause == ShipEvery { // the first of a row; the rest would only repeat it
+				j.log.Warn("journal not shipped; trying on", "err", err)
+			}
+			pause = min(2*pause, shipBackoff)
+		}
+	}
+}
+
+// Ship sends everything on record, oldest first, and forgets what send took.
+func (j *Journal) Ship(ctx context.Context, send func(context.Context, fleetapi.EventsRequest) error) error {
+	j.shipping.Lock()
+	defer j.shipping.Unlock()
+	if err := j.rotate(); err != nil {
+		return err
+	}
+	for {
+		s := j.oldest()
+		if s == nil {
+			return nil
+		}
+		records, err := read(j.path(s))
+		if err != nil {
+			return err
+		}
+		for i, req := range batches(s.first, records) {
+			if err := send(ctx, req); err != nil {
+				return fmt.Errorf("shipping batch %d: %w", s.first+int64(i), err)
+			}
+		}
+		if err := j.shipped(s); err != nil {
+			return err
+		}
+	}
+}
+
+func (j *Journal) oldest() *segment {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if len(j.waiting) == 0 {
+		return nil
+	}
+	return j.waiting[0]
+}
+
+func (j *Journal) shipped(s *segment) error {
+	if err := os.Remove(j.path(s)); err != nil {
+		return fmt.Errorf("removing a shipped journal: %w", err)
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.waiting = j.waiting[1:]
+	return nil
+}
+
+// rotate lets the active file wait and begins a new one. While older files
+// wait the active one grows on: repeats then count in one place, not in one
+// file for each half second that the control plane is away.
+func (j *Journal) rotate() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.file == nil || len(j.waiting) > 0 || j.active.records == 0 {
+		return nil
+	}
+	for n, l := range j.active.unwritten {
+		text, err := json.Marshal(l)
+		if err != nil {
+			return fmt.Errorf("encoding a journal count: %w", err)
+		}
+		if err := j.append(append(text, '\n')); err != nil {
+			return err
+		}
+		delete(j.active.unwritten, n)
+	}
+	old, file := j.active, j.file
+	if err := j.begin(old.next()); err != nil {
+		return err
+	}
+	old.index, old.unwritten = nil, nil
+	j.waiting = append(j.waiting, old)
+	if err := file.Close(); err != nil {
+		return fmt.Errorf("closing a journal file: %w", err)
+	}
+	return nil
+}
+
+// begin makes the file whose first batch is number first the active one.
+func (j *Journal) begin(first int64) error {
+	s := &segment{first: first, index: map[key]int{}, unwritten: map[int]line{}}
+	f, err := os.OpenFile(j.path(s), os.O_WRONLY|os.O_APPEND|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("beginning a journal file: %w", err)
+	}
+	j.active, j.file = s, f
+	return nil
+}
+
+// Close closes the files. What was not shipped is there for the next run,
+// counts of a full journal included.
+func (j *Journal) Close() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.file == nil {
+		return nil
+	}
+	for _, l := range j.active.unwritten {
+		if text, err := json.Marshal(l); err == nil {
+			if err := j.append(append(text, '\n')); err != nil {
+				j.log.Error("counts of repeats are lost", "err", err)
+			}
+		}
+	}
+	err := j.file.Close()
+	j.file = nil
+	if err != nil {
+		return fmt.Errorf("closing the journal: %w", err)
+	}
+	return nil
+}
+
+// next is the number after the segment's last batch.
+func (s *segment) next() int64 { return s.first + int64(chunks(s.records)) }
+
+func chunks(records int) int { return (records + maxRecords - 1) / maxRecords }
+
+func (j *Journal) path(s *segment) string {
+	return filepath.Join(j.dir, fmt.Sprintf("journal-%020d.ndjson", s.first))
+}

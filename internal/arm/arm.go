@@ -1,0 +1,201 @@
+// Package arm is the management API: the tree of resources, their identities,
+// and who has which role where.
+//
+// A resource type is one row of a table ([Type]); the code that puts, patches,
+// lists and deletes knows no type by name. What a newcomer would get wrong: a
+// system-assigned identity is not a member of a resource but a principal that
+// is born and dies with it in the same transaction, and so are the role
+// assignments that it holds; nothing is ever left dangling for a sweep.
+package arm
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/innate-id/innate/internal/access"
+	"github.com/innate-id/innate/internal/audit"
+	"github.com/innate-id/innate/internal/directory"
+	"github.com/innate-id/innate/internal/problem"
+	"github.com/innate-id/innate/internal/resource"
+	"github.com/innate-id/innate/internal/web"
+)
+
+// Type is a row of the table of resource types.
+type Type struct {
+	// Name is "Namespace/type" or "Namespace/type/child", in the family's spelling.
+	Name string
+	// System and User say which identities a resource of the type can have;
+	// Separator is between the two words in identity.type ("," or ", ").
+	System, User bool
+	Separator    string
+	// NoLocation marks types that have no location.
+	NoLocation bool
+	// OwnPrincipal is the kind of principal that the resource itself is: a
+	// user-assigned identity, an application. "" for none.
+	OwnPrincipal directory.PrincipalKind
+	// NamePattern is what a name must match; NameRule says it in words.
+	NamePattern *regexp.Regexp
+	NameRule    string
+	// Computed are the members of properties that the type makes itself: a
+	// client's values for them are dropped.
+	Computed []string
+	// Check validates a document before it is written and may complete it.
+	// old is nil for a new resource.
+	Check func(ctx context.Context, old *Resource, r *Resource) error
+	// Linked lists what else the caller must be allowed to do for this write,
+	// on other resources: a placement gives its host another resource's
+	// identity.
+	Linked func(r Document) ([]Need, error)
+	// Written runs within the write, after the row and the principal are there.
+	Written func(tx Tx, r Resource) error
+	// Deleting runs within the delete, before the row goes; an error keeps all.
+	Deleting func(tx Tx, r Resource) error
+	// View adds the computed members to properties.
+	View func(r Resource, own directory.Principal, properties map[string]any)
+	// Actions are the POST operations, by lower-case name; the caller needs
+	// {type}/{name}/action.
+	Actions map[string]Action
+}
+
+// Need is an action that a caller must have at a scope.
+type Need struct {
+	Action string
+	Scope  resource.ID
+}
+
+// Action is a POST operation on a resource.
+type Action struct {
+	// Name is the action's spelling.
+	Name string
+	Do   func(ctx context.Context, c access.Caller, r Resource, ev *audit.Event) (any, error)
+}
+
+// API is the management API.
+type API struct {
+	Store     Store
+	Directory *directory.Directory
+	Names     web.Names
+	Now       func() time.Time
+	// Types by lower-case name.
+	Types map[string]*Type
+}
+
+// Register adds types to the table.
+func (a *API) Register(types ...*Type) {
+	if a.Types == nil {
+		a.Types = map[string]*Type{}
+	}
+	for _, t := range types {
+		a.Types[strings.ToLower(t.Name)] = t
+	}
+}
+
+// typeOf finds id's row; [problem.UnknownType] lists what the namespace has.
+func (a *API) typeOf(id resource.ID) (*Type, error) {
+	t, ok := a.Types[strings.ToLower(id.Type())]
+	if ok {
+		return t, nil
+	}
+	ns, _, _ := strings.Cut(id.Type(), "/")
+	var known []string
+	for _, t := range a.Types {
+		if n, _, _ := strings.Cut(t.Name, "/"); strings.EqualFold(n, ns) {
+			known = append(known, t.Name)
+		}
+	}
+	sort.Strings(known)
+	if len(known) == 0 {
+		return nil, problem.Errorf(problem.UnknownType, "The resource namespace '%s' is not known here.", ns)
+	}
+	return nil, problem.Errorf(problem.UnknownType, "The resource type '%s' is not known here; %s has: %s.", id.Type(), ns, strings.Join(known, ", "))
+}
+
+// event begins the record of an operation by c.
+func (a *API) event(c access.Caller, action string, on resource.ID) audit.Event {
+	return audit.Event{
+		Tenant: c.Tenant, At: a.Now(), Action: action, Target: on.String(), Outcome: audit.Allowed,
+		Principal: c.Principal, Name: c.Name, Via: c.Via, Request: c.Request,
+	}
+}
+
+// permit asks whether c may do action at id. It returns the event to record
+// with what follows; a refusal is on record already.
+func (a *API) permit(ctx context.Context, c access.Caller, action string, id resource.ID) (audit.Event, error) {
+	ev := a.event(c, action, id)
+	d, err := a.Directory.Authorize(ctx, c, action, false, id)
+	if err != nil {
+		return ev, err
+	}
+	if d.Allowed {
+		ev.Reason = "allowed by " + d.By.String()
+		if c.System {
+			ev.Reason = "Innate itself"
+		}
+		return ev, nil
+	}
+	p := problem.Errorf(problem.Denied, "The client '%s' with object id '%s' does not have authorization to perform action '%s' over scope '%s' or the scope is invalid.",
+		c.Client, c.Principal, action, id)
+	return ev, a.refuse(ctx, ev, p)
+}
+
+// refuse records that the operation of ev was refused with p, and returns p.
+func (a *API) refuse(ctx context.Context, ev audit.Event, p *problem.Error) error {
+	ev.Outcome, ev.Reason = audit.Refused, p.Detail
+	if p.Kind == problem.Denied || p.Kind == problem.LinkedDenied {
+		ev.Outcome, ev.Reason = audit.Denied, "no role assignment allows it"
+	}
+	if err := a.Store.Record(ctx, ev); err != nil {
+		return fmt.Errorf("recording a refusal: %w", err)
+	}
+	return p
+}
+
+// write runs a management write; what it refuses is recorded too.
+func (a *API) write(ctx context.Context, ev audit.Event, fn func(Tx) error) error {
+	err := a.Store.Write(ctx, &ev, fn)
+	if p := problem.Of(err); err != nil && p.Kind != problem.Internal && p.Kind != problem.Unavailable {
+		return a.refuse(ctx, ev, p)
+	}
+	return err
+}
+
+// The types that the API itself knows by name.
+const (
+	typeSubscription = "Microsoft.Resources/subscriptions"
+	typeGroup        = "Microsoft.Resources/resourceGroups"
+	typeIdentity     = "Microsoft.ManagedIdentity/userAssignedIdentities"
+	typeAssignment   = "microsoft.authorization/roleassignments"
+	typeDefinition   = "microsoft.authorization/roledefinitions"
+)
+
+// CreateTenant makes a tenant with its first subscription. Only Innate itself
+// does so; [problem.Exists] if the tenant is there.
+func (a *API) CreateTenant(ctx context.Context, c access.Caller, t directory.Tenant, subscription, name string) error {
+	if !c.System {
+		return problem.Errorf(problem.Denied, "only bootstrap makes tenants")
+	}
+	id, err := resource.Parse("/subscriptions/" + subscription)
+	if err != nil {
+		return err
+	}
+	now := a.Now()
+	display, err := json.Marshal(name)
+	if err != nil {
+		return fmt.Errorf("encoding the subscription's name: %w", err)
+	}
+	return a.write(ctx, a.event(c, "Innate.Directory/tenants/write", resource.Root), func(tx Tx) error {
+		if err := tx.CreateTenant(t); err != nil {
+			return err
+		}
+		return tx.PutResource(Resource{
+			Tenant: t.ID, ID: id, Type: typeSubscription, UID: subscription,
+			Body:    map[string]json.RawMessage{"displayName": display},
+			Created: now, Updated: now, CreatedBy: c.Principal, UpdatedBy: c.Principal,
+		})
+	})
+}

@@ -1,0 +1,363 @@
+package arm
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+
+	"github.com/innate-id/innate/internal/access"
+	"github.com/innate-id/innate/internal/audit"
+	"github.com/innate-id/innate/internal/problem"
+	"github.com/innate-id/innate/internal/resource"
+	"github.com/innate-id/innate/internal/web"
+)
+
+// Handler serves management.{domain}. authenticate finds the caller behind a
+// request's token.
+func (a *API) Handler(log *slog.Logger, authenticate func(ctx context.Context, r *http.Request) (access.Caller, error)) http.Handler {
+	s := &web.Surface{Name: "management", Log: log, Write: a.writeProblem}
+	return s.Handle(func(w http.ResponseWriter, r *http.Request) error {
+		segs, ok := web.Path(r)
+		if !ok || len(segs) == 0 {
+			return problem.Errorf(problem.Invalid, "The path is not a resource ID.")
+		}
+		if strings.EqualFold(strings.Join(segs, "/"), "metadata/endpoints") {
+			return a.serveEndpoints(w, r)
+		}
+		q, err := query(r)
+		if err != nil {
+			return err
+		}
+		c, err := authenticate(r.Context(), r)
+		if err != nil {
+			return err
+		}
+		if err := apiVersion(q); err != nil {
+			return err
+		}
+		return a.route(w, r, request{c: c, q: q, path: "/" + strings.Join(segs, "/")})
+	})
+}
+
+type request struct {
+	c    access.Caller
+	q    url.Values
+	path string
+}
+
+// query decodes the query; keys compare without case, and one that is read
+// may be there once.
+func query(r *http.Request) (url.Values, error) {
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, problem.Errorf(problem.Invalid, "The query string cannot be decoded.")
+	}
+	out := url.Values{}
+	for k, v := range q {
+		out[strings.ToLower(k)] = append(out[strings.ToLower(k)], v...)
+	}
+	for _, k := range []string{"api-version", "$filter", "$skiptoken", "follow", "after"} {
+		if len(out[k]) > 1 {
+			return nil, problem.Errorf(problem.Invalid, "The query parameter '%s' is there more than once.", k)
+		}
+	}
+	return out, nil
+}
+
+var version = regexp.MustCompile(`^\d{4}-\d{2}-\d{2}(-[a-z]+)?$`)
+
+// apiVersion checks the parameter. Its value changes nothing: what clients of
+// all versions need is in the one shape.
+func apiVersion(q url.Values) error {
+	v := q.Get("api-version")
+	if v == "" {
+		return problem.Errorf(problem.MissingAPIVersion, "The api-version query parameter (?api-version=) is required for all requests.")
+	}
+	if !version.MatchString(v) {
+		return problem.Errorf(problem.BadAPIVersion, "The api-version '%s' is invalid; a date (2024-11-30) was expected, perhaps with -preview.", clip(v))
+	}
+	return nil
+}
+
+// route finds out whether the path is a resource, a collection or an action.
+func (a *API) route(w http.ResponseWriter, r *http.Request, q request) error {
+	if strings.EqualFold(q.path, "/subscriptions") || strings.EqualFold(q.path, "/tenants") {
+		return a.serveRoot(w, r, q)
+	}
+	if r.Method == http.MethodPost {
+		if i := strings.LastIndexByte(q.path, '/'); i > 0 {
+			if id, err := resource.Parse(q.path[:i]); err == nil {
+				return a.serveAction(w, r, q, id, q.path[i+1:])
+			}
+		}
+	}
+	id, err := resource.Parse(q.path)
+	if err == nil {
+		return a.serveResource(w, r, q, id)
+	}
+	if probe, cerr := resource.Parse(q.path + "/-"); cerr == nil {
+		return a.serveCollection(w, r, q, probe)
+	}
+	if scope, ok := cutSuffixFold(q.path, "/resources"); ok {
+		if id, serr := resource.Parse(scope); serr == nil {
+			return a.serveList(w, r, q, id, "")
+		}
+	}
+	return err
+}
+
+func cutSuffixFold(s, suffix string) (string, bool) {
+	if len(s) < len(suffix) || !strings.EqualFold(s[len(s)-len(suffix):], suffix) {
+		return s, false
+	}
+	return s[:len(s)-len(suffix)], true
+}
+
+func (a *API) serveResource(w http.ResponseWriter, r *http.Request, q request, id resource.ID) error {
+	switch strings.ToLower(id.Type()) {
+	case typeAssignment:
+		return a.serveAssignment(w, r, q, id)
+	case typeDefinition:
+		return a.serveDefinition(w, r, q, id)
+	case "microsoft.managedidentity/identities":
+		return a.serveDefaultIdentity(w, r, q, id)
+	case strings.ToLower(typeSubscription):
+		if r.Method == http.MethodGet {
+			return a.serveSubscription(w, r, q, id)
+		}
+	}
+	cond := condition(r)
+	switch r.Method {
+	case http.MethodGet:
+		v, err := a.Get(r.Context(), q.c, id)
+		return answer(w, http.StatusOK, v, err)
+	case http.MethodHead:
+		if _, err := a.Get(r.Context(), q.c, id); err != nil {
+			return err
+		}
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	case http.MethodPut, http.MethodPatch:
+		var doc Document
+		if err := web.ReadJSON(r, &doc); err != nil {
+			return err
+		}
+		if doc == nil {
+			return problem.Errorf(problem.Invalid, "The request content is null; an object was expected.")
+		}
+		v, created, err := a.Put(r.Context(), q.c, id, doc, r.Method == http.MethodPatch, cond)
+		return answer(w, status(created), v, err)
+	case http.MethodDelete:
+		existed, err := a.Delete(r.Context(), q.c, id, cond)
+		if err != nil {
+			return err
+		}
+		if !existed {
+			w.WriteHeader(http.StatusNoContent)
+			return nil
+		}
+		return web.WriteJSON(w, http.StatusOK, struct{}{})
+	}
+	return notAllowed(r, "GET, HEAD, PUT, PATCH and DELETE")
+}
+
+func condition(r *http.Request) Condition {
+	return Condition{Match: r.Header.Get("If-Match"), NoneMatch: r.Header.Get("If-None-Match") == "*"}
+}
+
+func status(created bool) int {
+	if created {
+		return http.StatusCreated
+	}
+	return http.StatusOK
+}
+
+func notAllowed(r *http.Request, have string) error {
+	return problem.Errorf(problem.MethodNotAllowed, "The method %s is not possible here; there are %s.", r.Method, have)
+}
+
+// answer writes a view, with its ETag as a header too.
+func answer(w http.ResponseWriter, status int, v View, err error) error {
+	if err != nil {
+		return err
+	}
+	if e, ok := v["etag"].(string); ok {
+		w.Header().Set("ETag", `"`+e+`"`)
+	}
+	return web.WriteJSON(w, status, v)
+}
+
+func (a *API) serveAssignment(w http.ResponseWriter, r *http.Request, q request, id resource.ID) error {
+	switch r.Method {
+	case http.MethodGet:
+		v, err := a.RoleAssignment(r.Context(), q.c, id)
+		return answer(w, http.StatusOK, v, err)
+	case http.MethodPut:
+		var b assignmentBody
+		if err := web.ReadJSON(r, &b); err != nil {
+			return err
+		}
+		v, created, err := a.PutRoleAssignment(r.Context(), q.c, id, b)
+		return answer(w, status(created), v, err)
+	case http.MethodDelete:
+		v, existed, err := a.DeleteRoleAssignment(r.Context(), q.c, id)
+		if err == nil && !existed {
+			w.WriteHeader(http.StatusNoContent)
+			return nil
+		}
+		return answer(w, http.StatusOK, v, err)
+	}
+	return notAllowed(r, "GET, PUT and DELETE")
+}
+
+func (a *API) serveDefinition(w http.ResponseWriter, r *http.Request, q request, id resource.ID) error {
+	if r.Method != http.MethodGet {
+		return problem.Errorf(problem.NotSupported, "Custom roles are not supported in this version; the built-in roles are at %s/providers/Microsoft.Authorization/roleDefinitions.", strings.TrimSuffix(id.Scope().String(), "/"))
+	}
+	v, err := a.RoleDefinition(r.Context(), q.c, id)
+	return answer(w, http.StatusOK, v, err)
+}
+
+// serveCollection serves .../{type}; probe is the ID of an imagined member.
+func (a *API) serveCollection(w http.ResponseWriter, r *http.Request, q request, probe resource.ID) error {
+	if r.Method != http.MethodGet {
+		return notAllowed(r, "GET")
+	}
+	switch strings.ToLower(probe.Type()) {
+	case typeAssignment:
+		f, err := assignmentFilter(q.q.Get("$filter"))
+		if err != nil {
+			return err
+		}
+		l, err := a.RoleAssignments(r.Context(), q.c, probe.Scope(), f, q.q.Get("$skiptoken"))
+		return a.answerList(w, r, q, l, err)
+	case typeDefinition:
+		name, err := definitionFilter(q.q.Get("$filter"))
+		if err != nil {
+			return err
+		}
+		l, err := a.RoleDefinitions(r.Context(), q.c, probe.Scope(), name)
+		return a.answerList(w, r, q, l, err)
+	case "innate.audit/events":
+		return a.serveEvents(w, r, q, probe.Scope())
+	}
+	return a.serveList(w, r, q, probe.Parent(), probe.Type())
+}
+
+func (a *API) serveList(w http.ResponseWriter, r *http.Request, q request, parent resource.ID, typ string) error {
+	if r.Method != http.MethodGet {
+		return notAllowed(r, "GET")
+	}
+	if f := q.q.Get("$filter"); f != "" {
+		t, ok := equals(f, "resourceType")
+		if !ok || typ != "" {
+			return problem.Errorf(problem.NotSupported, "The $filter '%s' is not supported in this version; resourceType eq 'Namespace/type' is, on /resources.", clip(f))
+		}
+		typ = t
+	}
+	l, err := a.List(r.Context(), q.c, parent, typ, q.q.Get("$skiptoken"))
+	return a.answerList(w, r, q, l, err)
+}
+
+var eq = regexp.MustCompile(`^\s*([A-Za-z]+)\s+eq\s+'([^']*)'\s*$`)
+
+// equals reads the filter "name eq 'value'".
+func equals(filter, name string) (string, bool) {
+	m := eq.FindStringSubmatch(filter)
+	if m == nil || !strings.EqualFold(m[1], name) {
+		return "", false
+	}
+	return m[2], true
+}
+
+func assignmentFilter(f string) (AssignmentFilter, error) {
+	var out AssignmentFilter
+	if strings.TrimSpace(f) == "" {
+		return out, nil
+	}
+	for _, part := range strings.Split(f, " and ") {
+		part = strings.TrimSpace(part)
+		if strings.EqualFold(part, "atScope()") {
+			out.AtScope = true
+			continue
+		}
+		if id, ok := equals(part, "principalId"); ok {
+			out.Principal = id
+			continue
+		}
+		if id, ok := strings.CutPrefix(part, "assignedTo('"); ok && strings.HasSuffix(id, "')") {
+			out.Principal = strings.TrimSuffix(id, "')")
+			continue
+		}
+		return out, problem.Errorf(problem.NotSupported, "The $filter '%s' is not supported; atScope(), principalId eq '{id}' and assignedTo('{id}') are, joined by and.", clip(f))
+	}
+	return out, nil
+}
+
+func definitionFilter(f string) (string, error) {
+	f = strings.TrimSpace(f)
+	if f == "" || strings.EqualFold(f, "atScopeAndBelow()") || strings.EqualFold(f, "atScope()") {
+		return "", nil
+	}
+	if t, ok := equals(f, "type"); ok && strings.EqualFold(t, "BuiltInRole") {
+		return "", nil
+	}
+	name, ok := equals(f, "roleName")
+	if !ok {
+		return "", problem.Errorf(problem.NotSupported, "The $filter '%s' is not supported; roleName eq '{name}' is.", clip(f))
+	}
+	return name, nil
+}
+
+// answerList writes a page with the absolute URL of the next.
+func (a *API) answerList(w http.ResponseWriter, r *http.Request, q request, l List, err error) error {
+	if err != nil {
+		return err
+	}
+	out := map[string]any{"value": l.Value}
+	if l.Next != "" {
+		next := q.q
+		next.Set("$skiptoken", l.Next)
+		out["nextLink"] = a.Names.Management() + (&url.URL{Path: q.path}).EscapedPath() + "?" + next.Encode()
+	}
+	return web.WriteJSON(w, http.StatusOK, out)
+}
+
+func (a *API) serveAction(w http.ResponseWriter, r *http.Request, q request, id resource.ID, name string) error {
+	t, err := a.typeOf(id)
+	if err != nil {
+		return err
+	}
+	act, ok := t.Actions[strings.ToLower(name)]
+	if !ok {
+		return problem.Errorf(problem.NotFound, "The action '%s' is not one of %s.", clip(name), t.Name)
+	}
+	v, err := a.act(r.Context(), q.c, t, act, id)
+	if err != nil {
+		return err
+	}
+	return web.WriteJSON(w, http.StatusOK, v)
+}
+
+func (a *API) act(ctx context.Context, c access.Caller, t *Type, act Action, id resource.ID) (any, error) {
+	ev, err := a.permit(ctx, c, t.Name+"/"+act.Name+"/action", id)
+	if err != nil {
+		return nil, err
+	}
+	res, err := a.Store.Resource(ctx, c.Tenant, id.Key())
+	if problem.Is(err, problem.NotFound) {
+		return nil, a.refuse(ctx, ev, problem.Of(notFound(id)))
+	}
+	if err != nil {
+		return nil, err
+	}
+	v, err := act.Do(ctx, c, res, &ev)
+	if p := problem.Of(err); err != nil && p.Kind != problem.Internal {
+		ev.Outcome = audit.Refused
+		return nil, a.refuse(ctx, ev, p)
+	}
+	return v, err
+}

@@ -1,0 +1,91 @@
+package arm
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/innate-id/innate/internal/problem"
+	"github.com/innate-id/innate/internal/web"
+)
+
+// word is how ARM says a kind of problem.
+type word struct {
+	status int
+	code   string
+}
+
+var words = map[problem.Kind]word{
+	problem.Invalid:              {400, "InvalidRequestContent"},
+	problem.MissingParameter:     {400, "InvalidRequestContent"},
+	problem.MissingAPIVersion:    {400, "MissingApiVersionParameter"},
+	problem.BadAPIVersion:        {400, "InvalidApiVersionParameter"},
+	problem.NotSupported:         {400, "NotSupported"},
+	problem.MethodNotAllowed:     {405, "MethodNotAllowed"},
+	problem.TooLarge:             {413, "RequestContentTooLarge"},
+	problem.Unauthenticated:      {401, "InvalidAuthenticationToken"},
+	problem.TokenExpired:         {401, "ExpiredAuthenticationToken"},
+	problem.WrongAudience:        {401, "InvalidAuthenticationTokenAudience"},
+	problem.Revoked:              {401, "InvalidAuthenticationToken"},
+	problem.Denied:               {403, "AuthorizationFailed"},
+	problem.LinkedDenied:         {403, "LinkedAuthorizationFailed"},
+	problem.CallerRefused:        {403, "AuthorizationFailed"},
+	problem.NotFound:             {404, "ResourceNotFound"},
+	problem.ParentNotFound:       {404, "ParentResourceNotFound"},
+	problem.GroupNotFound:        {404, "ResourceGroupNotFound"},
+	problem.SubscriptionNotFound: {404, "SubscriptionNotFound"},
+	problem.UnknownType:          {404, "InvalidResourceType"},
+	problem.VaultNotFound:        {404, "ResourceNotFound"},
+	problem.PrincipalNotFound:    {400, "PrincipalNotFound"},
+	problem.RoleNotFound:         {404, "RoleDefinitionDoesNotExist"},
+	problem.IdentityNotFound:     {404, "ResourceNotFound"},
+	problem.Conflict:             {409, "Conflict"},
+	problem.Exists:               {409, "Conflict"},
+	problem.AssignmentExists:     {409, "RoleAssignmentExists"},
+	problem.Immutable:            {400, "PropertyChangeNotAllowed"},
+	problem.BadIdentity:          {400, "FailedIdentityOperation"},
+	problem.DeletedRecoverable:   {409, "Conflict"},
+	problem.Disabled:             {409, "Conflict"},
+	problem.PreconditionFailed:   {412, "PreconditionFailed"},
+	problem.UnknownTenant:        {404, "TenantNotFound"},
+	problem.UnknownClient:        {400, "InvalidRequestContent"},
+	problem.BadCredential:        {401, "AuthenticationFailed"},
+	problem.NoCredential:         {401, "AuthenticationFailed"},
+	problem.UnknownAudience:      {400, "InvalidRequestContent"},
+	problem.BadScope:             {400, "InvalidRequestContent"},
+	problem.UnsupportedGrant:     {400, "InvalidRequestContent"},
+	problem.Throttled:            {429, "TooManyRequests"},
+	problem.Unavailable:          {503, "ServiceUnavailable"},
+	problem.Internal:             {500, "InternalServerError"},
+}
+
+// armError is ARM's error body.
+type armError struct {
+	Error struct {
+		Code    string `json:"code"`
+		Message string `json:"message"`
+	} `json:"error"`
+}
+
+func (a *API) writeProblem(w http.ResponseWriter, r *http.Request, p *problem.Error) {
+	wd := words[p.Kind]
+	h := w.Header()
+	h.Set("X-Ms-Error-Code", wd.code)
+	switch wd.status {
+	case http.StatusUnauthorized:
+		if r.Header.Get("Authorization") == "" {
+			wd.code = "AuthenticationFailed"
+			h.Set("X-Ms-Error-Code", wd.code)
+		}
+		h.Set("WWW-Authenticate", fmt.Sprintf(`Bearer authorization_uri="%s", error="invalid_token", error_description="%s"`, a.Names.Login()+"/common", strings.ReplaceAll(p.Detail, `"`, "'")))
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+		h.Set("Retry-After", "1")
+	}
+	if r.Method == http.MethodHead {
+		w.WriteHeader(wd.status)
+		return
+	}
+	var e armError
+	e.Error.Code, e.Error.Message = wd.code, p.Detail
+	_ = web.WriteJSON(w, wd.status, e)
+}

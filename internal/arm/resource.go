@@ -1,0 +1,167 @@
+package arm
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/innate-id/innate/internal/access"
+	"github.com/innate-id/innate/internal/audit"
+	"github.com/innate-id/innate/internal/directory"
+	"github.com/innate-id/innate/internal/resource"
+)
+
+// Resource is a node of the management tree as stored.
+type Resource struct {
+	Tenant string
+	ID     resource.ID
+	// Type is the registered type's spelling.
+	Type string
+	// UID names this life of the resource: a resource deleted and made again
+	// under the same ID has another one. A GUID.
+	UID string
+	// Body is the client's document (location, tags, kind, sku, properties and
+	// whatever else it sent), without id, name, type, identity and the members
+	// that the type computes.
+	Body map[string]json.RawMessage
+	// BoundTo is a resource that this one dies with, beside its parent; the
+	// zero ID if none. A placement is bound to the machine it places.
+	BoundTo resource.ID
+	// ETag is the tenant revision of its last change.
+	ETag             int64
+	Created, Updated time.Time
+	CreatedBy        string
+	UpdatedBy        string
+}
+
+// RoleAssignment is a role assignment with what ARM says about it.
+type RoleAssignment struct {
+	Tenant string
+	access.Assignment
+	PrincipalType    string
+	Description      string
+	Created, Updated time.Time
+	CreatedBy        string
+	UpdatedBy        string
+}
+
+// Change kinds, the kinds of rows in a tenant's change feed. The key is a
+// resource key or an object id.
+const (
+	ChangeResource   = "resource"   // created, changed, deleted; key: resource key
+	ChangeIdentity   = "identity"   // its identities changed; key: resource key
+	ChangePrincipal  = "principal"  // created, disabled, revoked, deleted; key: object id
+	ChangeAssignment = "assignment" // role assignment; key: the principal's object id
+)
+
+// Change is a row of the feed: reading what has revision > n misses nothing,
+// since revisions and commits have the same order.
+type Change struct {
+	Revision int64
+	Kind     string
+	Key      string
+}
+
+// Page bounds a list: items whose key is > After, at most Limit of them.
+type Page struct {
+	After string
+	Limit int
+}
+
+// Store is what the management API needs of the database. *store.DB
+// implements it.
+type Store interface {
+	// Resource returns [problem.NotFound] if there is none with this key.
+	Resource(ctx context.Context, tenant, key string) (Resource, error)
+	// Resources lists by key. under "" means the whole tenant, else only what
+	// lies below that key; typ "" means all types (compared without case).
+	Resources(ctx context.Context, tenant, under, typ string, p Page) ([]Resource, error)
+	// Identities is as in directory.Store.
+	Identities(ctx context.Context, tenant, resourceKey string) ([]directory.Principal, error)
+	// PrincipalOf returns the principal that belongs to the resource;
+	// [problem.NotFound] if none.
+	PrincipalOf(ctx context.Context, tenant, resourceKey string) (directory.Principal, error)
+	// AttachedTo lists the resources that a user-assigned identity is
+	// attached to, by key.
+	AttachedTo(ctx context.Context, tenant, identityKey string) ([]resource.ID, error)
+	// RoleAssignment returns [problem.NotFound] if there is none with this key.
+	RoleAssignment(ctx context.Context, tenant, key string) (RoleAssignment, error)
+	// RoleAssignments lists the assignments at exactly the scopes (keys), and
+	// those at scopes below the key below ("" for none; "/" for all);
+	// principal "" means everybody's. By key of their ID.
+	RoleAssignments(ctx context.Context, tenant string, scopes []string, below, principal string, p Page) ([]RoleAssignment, error)
+	// Principal is as in directory.Store.
+	Principal(ctx context.Context, tenant, id string) (directory.Principal, error)
+	// Write runs fn in one transaction that has the tenant's next revision
+	// (and so runs alone in its tenant), records *ev in the management chain and
+	// commits. An error from fn undoes everything and is returned as it is. fn may run more
+	// than once. fn may fill in what it learns in *ev.
+	Write(ctx context.Context, ev *audit.Event, fn func(Tx) error) error
+	Record(ctx context.Context, evs ...audit.Event) error
+
+	// Heads returns the last sequence number of each of the tenant's audit
+	// chains; Batches returns, of each chain, up to limit batches after a
+	// sequence number; Recorded returns a channel that is closed at the next
+	// batch that this process hears of.
+	Heads(ctx context.Context, tenant string) (map[string]int64, error)
+	Batches(ctx context.Context, tenant string, after map[string]int64, limit int) ([]audit.Batch, error)
+	Recorded() <-chan struct{}
+}
+
+// Tx is a management write under way. Every change leaves a row in the feed.
+type Tx interface {
+	// Revision is the revision that this write has.
+	Revision() int64
+	// CreateTenant makes the tenant of the event; [problem.Exists] if it is there.
+	CreateTenant(t directory.Tenant) error
+
+	Resource(key string) (Resource, error)
+	// Resources lists everything below the key "under", and with bound also what
+	// is bound to under or to something below it.
+	Resources(under string, bound bool) ([]Resource, error)
+	// PutResource creates or replaces the row; the store sets ETag to Revision.
+	PutResource(r Resource) error
+	// DeleteResource deletes the one row; no error if absent.
+	DeleteResource(key string) error
+
+	// Identities is as in directory.Store, within the transaction.
+	Identities(resourceKey string) ([]directory.Principal, error)
+	// PrincipalOf returns the principal that belongs to the resource
+	// (Principal.Resource); [problem.NotFound] if none.
+	PrincipalOf(resourceKey string) (directory.Principal, error)
+	Principal(id string) (directory.Principal, error)
+	PutPrincipal(p directory.Principal) error
+	// DeletePrincipal deletes the principal and its role assignments.
+	DeletePrincipal(id string) error
+	// Attach and Detach change which resources have a user-assigned identity.
+	// Both are idempotent.
+	Attach(resourceKey, identityKey string) error
+	Detach(resourceKey, identityKey string) error
+	// AttachedTo lists the resources that have the identity.
+	AttachedTo(identityKey string) ([]resource.ID, error)
+
+	RoleAssignment(key string) (RoleAssignment, error)
+	// SameAssignment finds the assignment of role to principal at exactly scope;
+	// [problem.NotFound] if none.
+	SameAssignment(scopeKey, role, principal string) (RoleAssignment, error)
+	PutRoleAssignment(a RoleAssignment) error
+	DeleteRoleAssignment(key string) error
+	// DeleteRoleAssignmentsWithin deletes those at the scope and below it.
+	DeleteRoleAssignmentsWithin(scopeKey string) error
+
+	// ClaimName takes a name that is unique in the installation (kind "vault":
+	// host names) for a resource; [problem.Exists] if another resource has it.
+	ClaimName(kind, name, resourceKey string) error
+	// ReleaseNames gives back all names of the resource.
+	ReleaseNames(resourceKey string) error
+	// PutAPI registers an audience for an application; [problem.Exists] if
+	// another application has it.
+	PutAPI(a directory.API) error
+	// DeleteAPIs deletes the audiences of an application.
+	DeleteAPIs(resourceKey string) error
+	// LiveSecrets counts the vault's secrets, soft-deleted ones included.
+	LiveSecrets(vaultKey string) (int, error)
+	// DeleteHost forgets the enrolment tokens and certificates of the host
+	// with this UID.
+	DeleteHost(uid string) error
+}

@@ -1,0 +1,218 @@
+package arm
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/innate-id/innate/internal/audit"
+	"github.com/innate-id/innate/internal/problem"
+	"github.com/innate-id/innate/internal/resource"
+	"github.com/innate-id/innate/internal/web"
+)
+
+// serveRoot serves /subscriptions and /tenants: what a client sees first.
+func (a *API) serveRoot(w http.ResponseWriter, r *http.Request, q request) error {
+	if r.Method != http.MethodGet {
+		return notAllowed(r, "GET")
+	}
+	if strings.EqualFold(q.path, "/subscriptions") {
+		l, err := a.Subscriptions(r.Context(), q.c)
+		return a.answerList(w, r, q, l, err)
+	}
+	t, err := a.Directory.Store.Tenant(r.Context(), q.c.Tenant)
+	if err != nil {
+		return fmt.Errorf("reading the tenant: %w", err)
+	}
+	if err := a.Store.Record(r.Context(), a.event(q.c, "Microsoft.Resources/tenants/read", resource.Root)); err != nil {
+		return fmt.Errorf("recording a list: %w", err)
+	}
+	return web.WriteJSON(w, http.StatusOK, map[string]any{"value": []any{map[string]any{
+		"id": "/tenants/" + t.ID, "tenantId": t.ID, "displayName": t.Name, "countryCode": "", "domains": []string{},
+		"tenantCategory": "Home", "defaultDomain": "", "tenantType": "AAD",
+	}}})
+}
+
+func (a *API) serveSubscription(w http.ResponseWriter, r *http.Request, q request, id resource.ID) error {
+	if _, err := a.Get(r.Context(), q.c, id); err != nil {
+		return err
+	}
+	res, err := a.Store.Resource(r.Context(), q.c.Tenant, id.Key())
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", id, err)
+	}
+	return web.WriteJSON(w, http.StatusOK, subscriptionView(res))
+}
+
+// serveDefaultIdentity serves {scope}/providers/Microsoft.ManagedIdentity/identities/default:
+// the system-assigned identity of a resource.
+func (a *API) serveDefaultIdentity(w http.ResponseWriter, r *http.Request, q request, id resource.ID) error {
+	if r.Method != http.MethodGet {
+		return notAllowed(r, "GET")
+	}
+	scope := id.Scope()
+	ev, err := a.permit(r.Context(), q.c, "Microsoft.ManagedIdentity/identities/read", scope)
+	if err != nil {
+		return err
+	}
+	none := problem.Errorf(problem.NotFound, "The resource '%s' has no system-assigned identity.", scope)
+	if !strings.EqualFold(id.Name(), "default") {
+		return a.refuse(r.Context(), ev, none)
+	}
+	have, err := a.Store.Identities(r.Context(), q.c.Tenant, scope.Key())
+	if err != nil {
+		return fmt.Errorf("reading the identities of %s: %w", scope, err)
+	}
+	if len(have) == 0 || !have[0].System {
+		return a.refuse(r.Context(), ev, none)
+	}
+	if err := a.Store.Record(r.Context(), ev); err != nil {
+		return fmt.Errorf("recording a read: %w", err)
+	}
+	p := have[0]
+	return web.WriteJSON(w, http.StatusOK, View{
+		"id": id.String(), "name": "default", "type": "Microsoft.ManagedIdentity/identities",
+		"properties": map[string]any{"tenantId": p.Tenant, "principalId": p.ID, "clientId": p.Client},
+	})
+}
+
+// serveEndpoints serves /metadata/endpoints, where tools learn the other
+// addresses of this installation. It needs no token.
+func (a *API) serveEndpoints(w http.ResponseWriter, r *http.Request) error {
+	if r.Method != http.MethodGet {
+		return notAllowed(r, "GET")
+	}
+	arm, login := a.Names.Management(), a.Names.Login()
+	w.Header().Set("Cache-Control", "public, max-age=300")
+	return web.WriteJSON(w, http.StatusOK, map[string]any{
+		"name": "Innate", "resourceManager": arm, "portal": a.Names.Portal(),
+		"microsoftGraphResourceId": "https://graph.microsoft.com/",
+		"authentication": map[string]any{
+			"loginEndpoint": login, "audiences": []string{arm, "https://management.core.windows.net/", "https://management.azure.com/"},
+			"tenant": "common", "identityProvider": "AAD",
+		},
+		"suffixes": map[string]any{"keyVaultDns": "vault." + a.Names.Authority(), "storage": a.Names.Authority()},
+	})
+}
+
+// serveEvents serves {scope}/providers/Innate.Audit/events: the record of what
+// was asked at the scope and below, one JSON object a line, oldest first. With
+// follow=true it goes on as events are recorded; with after={time} (RFC 3339)
+// it begins there, without it at the beginning.
+func (a *API) serveEvents(w http.ResponseWriter, r *http.Request, q request, scope resource.ID) error {
+	ev, err := a.permit(r.Context(), q.c, "Innate.Audit/events/read", scope)
+	if err != nil {
+		return err
+	}
+	var from time.Time
+	if s := q.q.Get("after"); s != "" {
+		if from, err = time.Parse(time.RFC3339Nano, s); err != nil {
+			return a.refuse(r.Context(), ev, problem.Errorf(problem.Invalid, "The query parameter 'after' is not a time as RFC 3339 has it, 2026-01-31T12:00:00Z."))
+		}
+	}
+	if err := a.Store.Record(r.Context(), ev); err != nil {
+		return fmt.Errorf("recording a read: %w", err)
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(http.StatusOK)
+	t := tail{a: a, tenant: q.c.Tenant, scope: scope, from: from, after: map[string]int64{}, out: json.NewEncoder(w), flush: http.NewResponseController(w)}
+	return t.run(r, q.q.Get("follow") == "true")
+}
+
+// tail writes the events of one reader, in the order of their times across the
+// tenant's chains.
+type tail struct {
+	a      *API
+	tenant string
+	scope  resource.ID
+	from   time.Time
+	after  map[string]int64
+	// pending are events that a chain with more to read may still precede.
+	pending []audit.Event
+	out     *json.Encoder
+	flush   *http.ResponseController
+}
+
+func (t *tail) run(r *http.Request, follow bool) error {
+	for {
+		more := t.a.Store.Recorded()
+		for {
+			n, err := t.batch(r)
+			if err != nil {
+				// The answer has begun: only its end can say that it is not whole.
+				panic(http.ErrAbortHandler)
+			}
+			if n == 0 {
+				break
+			}
+		}
+		_ = t.flush.Flush() // an error here is a client that left; the context says so
+		if !follow {
+			return nil
+		}
+		select {
+		case <-r.Context().Done():
+			return nil
+		case <-more:
+		}
+	}
+}
+
+// tailPage is how many batches of each chain are read at once.
+const tailPage = 200
+
+// batch writes the next events; n is how many batches there were.
+func (t *tail) batch(r *http.Request) (n int, err error) {
+	bs, err := t.a.Store.Batches(r.Context(), t.tenant, t.after, tailPage)
+	if err != nil {
+		return 0, err
+	}
+	var horizon time.Time // what is later may have to wait for a chain that has more
+	got := map[string]int{}
+	for _, b := range bs {
+		t.after[b.Chain] = b.Seq
+		evs, err := b.Events()
+		if err != nil {
+			return 0, err
+		}
+		t.pending = append(t.pending, evs...)
+		if got[b.Chain]++; got[b.Chain] == tailPage && len(evs) > 0 {
+			if last := evs[len(evs)-1].At; horizon.IsZero() || last.Before(horizon) {
+				horizon = last
+			}
+		}
+	}
+	return len(bs), t.write(horizon)
+}
+
+// write writes the pending events up to the horizon; zero means all.
+func (t *tail) write(horizon time.Time) error {
+	slices.SortStableFunc(t.pending, func(a, b audit.Event) int { return a.At.Compare(b.At) })
+	for i, ev := range t.pending {
+		if !horizon.IsZero() && ev.At.After(horizon) {
+			t.pending = t.pending[i:]
+			return nil
+		}
+		if ev.At.Before(t.from) || !t.sees(ev) {
+			continue
+		}
+		if err := t.out.Encode(ev); err != nil {
+			return err
+		}
+	}
+	t.pending = nil
+	return nil
+}
+
+// sees reports whether the event is of the scope: the root sees all.
+func (t *tail) sees(ev audit.Event) bool {
+	if t.scope.IsRoot() {
+		return true
+	}
+	id, err := resource.Parse(ev.Target)
+	return err == nil && t.scope.Contains(id)
+}

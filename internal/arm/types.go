@@ -1,0 +1,127 @@
+package arm
+
+import (
+	"context"
+	"encoding/json"
+	"regexp"
+	"strings"
+
+	"github.com/innate-id/innate/internal/directory"
+	"github.com/innate-id/innate/internal/problem"
+)
+
+// names is the rule of most resource types' names.
+var names = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_.-]{0,126}[A-Za-z0-9_])?$`)
+
+const namesRule = "1 to 128 letters, digits and - _ . are allowed, beginning with a letter or digit"
+
+// Own are the types that the management API has by itself; other rooms
+// register theirs. reserved reports whether a tenant may not register an
+// audience.
+func Own(reserved func(audience string) bool) []*Type {
+	identity := func(name string, sep string) *Type {
+		return &Type{Name: name, System: true, User: true, Separator: sep, NamePattern: names, NameRule: namesRule}
+	}
+	vm := identity("Microsoft.Compute/virtualMachines", ", ")
+	vm.Computed = []string{"vmId"}
+	vm.View = func(r Resource, _ directory.Principal, p map[string]any) { p["vmId"] = r.UID }
+	site := identity("Microsoft.Web/sites", ", ")
+	site.Computed = []string{"state"}
+	site.View = func(r Resource, _ directory.Principal, p map[string]any) { p["state"] = "Running" }
+	return []*Type{
+		{Name: typeSubscription, NoLocation: true},
+		{
+			Name: typeGroup, NamePattern: regexp.MustCompile(`^[A-Za-z0-9._()-]{0,89}[A-Za-z0-9_()-]$`),
+			NameRule: "1 to 90 letters, digits and ( ) - _ . are allowed, not ending with a dot",
+		},
+		vm, site,
+		identity("Innate.Build/agentPools", ", "),
+		{
+			Name: typeIdentity, OwnPrincipal: directory.ManagedIdentity,
+			NamePattern: regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{2,127}$`),
+			NameRule:    "3 to 128 letters, digits and - _ are allowed, beginning with a letter or digit",
+			Computed:    []string{"tenantId", "principalId", "clientId"},
+			View: func(r Resource, own directory.Principal, p map[string]any) {
+				delete(p, "provisioningState")
+				p["tenantId"], p["principalId"], p["clientId"] = r.Tenant, own.ID, own.Client
+			},
+		},
+		application(reserved),
+	}
+}
+
+// ApplicationProperties are the properties of an Innate.Directory/applications
+// resource: an API of the tenant's own, which tokens can be for.
+type ApplicationProperties struct {
+	// IdentifierURIs are the audiences; each is one application's alone.
+	IdentifierURIs []string `json:"identifierUris"`
+	// AccessTokenVersion is 1 (the default; aud is the URI) or 2 (aud is the
+	// application's client id).
+	AccessTokenVersion int `json:"accessTokenVersion"`
+}
+
+func application(reserved func(string) bool) *Type {
+	return &Type{
+		Name: "Innate.Directory/applications", OwnPrincipal: directory.Application, NoLocation: true,
+		NamePattern: names, NameRule: namesRule, Computed: []string{"appId", "principalId"},
+		Check: func(_ context.Context, _ *Resource, r *Resource) error {
+			_, err := applicationProperties(*r, reserved)
+			return err
+		},
+		Written: func(tx Tx, r Resource) error {
+			p, err := applicationProperties(r, reserved)
+			if err != nil {
+				return err
+			}
+			own, err := tx.PrincipalOf(r.ID.Key())
+			if err != nil {
+				return err
+			}
+			if err := tx.DeleteAPIs(r.ID.Key()); err != nil {
+				return err
+			}
+			for _, aud := range p.IdentifierURIs {
+				api := directory.API{Tenant: r.Tenant, Audience: aud, Client: own.Client, TokenVersion: p.AccessTokenVersion, Resource: r.ID}
+				if err := tx.PutAPI(api); problem.Is(err, problem.Exists) {
+					return problem.Errorf(problem.Exists, "The identifier URI '%s' is another application's.", aud)
+				} else if err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		Deleting: func(tx Tx, r Resource) error { return tx.DeleteAPIs(r.ID.Key()) },
+		View: func(_ Resource, own directory.Principal, p map[string]any) {
+			p["appId"], p["principalId"] = own.Client, own.ID
+		},
+	}
+}
+
+var uri = regexp.MustCompile(`^(https|api)://[A-Za-z0-9][A-Za-z0-9._~:/-]{0,250}$`)
+
+func applicationProperties(r Resource, reserved func(string) bool) (ApplicationProperties, error) {
+	var p ApplicationProperties
+	if raw := Document(r.Body).Member("properties"); !isNull(raw) {
+		if err := json.Unmarshal(raw, &p); err != nil {
+			return p, problem.Errorf(problem.Invalid, "The member 'properties' needs 'identifierUris' (strings) and may have 'accessTokenVersion' (1 or 2).")
+		}
+	}
+	if p.AccessTokenVersion == 0 {
+		p.AccessTokenVersion = 1
+	}
+	if p.AccessTokenVersion != 1 && p.AccessTokenVersion != 2 {
+		return p, problem.Errorf(problem.Invalid, "The member 'properties.accessTokenVersion' is %d; 1 or 2 was expected.", p.AccessTokenVersion)
+	}
+	if len(p.IdentifierURIs) == 0 || len(p.IdentifierURIs) > 20 {
+		return p, problem.Errorf(problem.Invalid, "The member 'properties.identifierUris' has %d entries; 1 to 20 were expected.", len(p.IdentifierURIs))
+	}
+	for _, u := range p.IdentifierURIs {
+		if !uri.MatchString(u) || strings.HasSuffix(u, "/.default") {
+			return p, problem.Errorf(problem.Invalid, "The identifier URI '%s' is not of the form api://name or https://name.", clip(u))
+		}
+		if reserved(u) {
+			return p, problem.Errorf(problem.Invalid, "The identifier URI '%s' belongs to a public API or to this installation; choose one of your own.", u)
+		}
+	}
+	return p, nil
+}

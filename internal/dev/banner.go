@@ -1,0 +1,88 @@
+package dev
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"sort"
+	"strings"
+
+	"github.com/innate-id/innate/internal/arm"
+	"github.com/innate-id/innate/internal/problem"
+	"github.com/innate-id/innate/internal/resource"
+	"github.com/innate-id/innate/internal/vault"
+)
+
+func hostOf(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return raw
+	}
+	return u.Host
+}
+
+func (d *dev) exists(ctx context.Context, id resource.ID) (bool, error) {
+	_, err := d.srv.DB.Resource(ctx, d.ids.Tenant, id.Key())
+	if problem.Is(err, problem.NotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// vaults lists the names of the tenant's vaults.
+func (d *dev) vaults(ctx context.Context) ([]string, error) {
+	rs, err := d.srv.DB.Resources(ctx, d.ids.Tenant, "", vault.TypeVault, arm.Page{Limit: 1000})
+	if err != nil {
+		return nil, fmt.Errorf("listing the vaults: %w", err)
+	}
+	var out []string
+	for _, r := range rs {
+		out = append(out, strings.ToLower(r.ID.Name()))
+	}
+	return out, nil
+}
+
+// banner says where things are and what to try; its last line begins with
+// "ready".
+func (d *dev) banner() {
+	e := d.in.Endpoints
+	flag := ""
+	if def, err := DataDir(""); err != nil || def != d.dir {
+		flag = " --data " + quote(d.dir)
+	}
+	p := func(format string, args ...any) { fmt.Fprintf(d.opt.Out, format+"\n", args...) }
+	p("Innate %s", "dev")
+	p("  token service    %s", e.Login)
+	p("  management API   %s", e.Management)
+	p("  portal           %s", e.Portal)
+	p("  local endpoint   %s  (managed identities)", e.Metadata)
+	var names []string
+	for n := range d.in.Vaults {
+		names = append(names, n)
+	}
+	sort.Strings(names)
+	for _, n := range names {
+		p("  vault %-10s %s", n, d.in.Vaults[n])
+	}
+	p("  data             %s", d.dir)
+	p("")
+	p("Try, in a second terminal:")
+	if _, ok := d.in.Resources["vm1"]; ok {
+		p("  innate run%s vm1 -- innate secret get demo/greeting", flag)
+		p("  innate run%s vm2 -- innate secret get demo/greeting     # no identity: refused", flag)
+		p("  innate run%s vm1 -- innate token --resource https://vault.azure.net --decode", flag)
+	} else {
+		p("  innate run%s ops -- innate token --resource https://management.azure.com/ --decode", flag)
+	}
+	p("  innate audit tail%s", flag)
+	p("")
+	p("ready: %s", d.dir)
+}
+
+// quote makes a path one shell word.
+func quote(s string) string {
+	if strings.ContainsAny(s, " '\"$\\`!*?[](){}<>|&;#~\t\n") {
+		return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+	}
+	return s
+}

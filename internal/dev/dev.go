@@ -1,0 +1,422 @@
+package dev
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/google/renameio/v2"
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/innate-id/innate/internal/agent"
+	"github.com/innate-id/innate/internal/evidence"
+	"github.com/innate-id/innate/internal/seal"
+	"github.com/innate-id/innate/internal/server"
+)
+
+// Options are the flags of innate dev.
+type Options struct {
+	Data       string // the folder, from [DataDir]
+	Domain     string
+	Port       int
+	Reset      bool
+	NoSample   bool
+	WriteHosts bool
+	// HostsFile is the hosts file; "/etc/hosts" if empty.
+	HostsFile string
+	// Out gets the banner.
+	Out io.Writer
+}
+
+const bundleFile = "ca-bundle.pem"
+
+// dev is one run.
+type dev struct {
+	opt  Options
+	dir  string
+	log  *slog.Logger
+	ids  ids
+	srv  *server.Server
+	boot server.Bootstrapped
+	ag   *agent.Agent
+	in   Instance
+}
+
+// ids are the installation's, in ids.json, written before anything is made
+// with them: a first start that is cut short is completed by the next.
+type ids struct {
+	Tenant       string `json:"tenantId"`
+	Subscription string `json:"subscriptionId"`
+	Domain       string `json:"domain"`
+}
+
+// Run is "innate dev": it serves until ctx ends.
+func Run(ctx context.Context, opt Options) error {
+	d := &dev{opt: opt, dir: opt.Data}
+	if opt.HostsFile == "" {
+		d.opt.HostsFile = "/etc/hosts"
+	}
+	if !server.ValidDomain(opt.Domain) {
+		return fmt.Errorf("--domain %q is not a domain name of two labels or more in lower case", opt.Domain)
+	}
+	if opt.Port < 0 || opt.Port > 65535 {
+		return fmt.Errorf("--port %d is not between 0 (any free one) and 65535", opt.Port)
+	}
+	unlock, err := d.open()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	logFile, err := os.OpenFile(filepath.Join(d.dir, "innate.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("opening the log: %w", err)
+	}
+	defer logFile.Close()
+	d.log = slog.New(slog.NewJSONHandler(logFile, nil))
+	return d.serve(ctx)
+}
+
+// open makes the data folder this process's own.
+func (d *dev) open() (unlock func(), err error) {
+	if err := os.MkdirAll(d.dir, 0o700); err != nil {
+		return nil, fmt.Errorf("making the data folder: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(d.dir, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("locking the data folder: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		defer f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, d.busy()
+		}
+		return nil, fmt.Errorf("locking the data folder: %w", err)
+	}
+	unlock = func() { _ = f.Close() } // the lock goes with the descriptor
+	if err := d.prepare(); err != nil {
+		unlock()
+		return nil, err
+	}
+	return unlock, nil
+}
+
+func (d *dev) busy() error {
+	pid := ""
+	if b, err := os.ReadFile(filepath.Join(d.dir, instanceFile)); err == nil {
+		var in Instance
+		if json.Unmarshal(b, &in) == nil {
+			pid = " (process " + strconv.Itoa(in.PID) + ")"
+		}
+	}
+	return fmt.Errorf("innate dev is already running on %s%s; stop it first, or start another on its own folder and port: innate dev --data DIR --port 0", d.dir, pid)
+}
+
+// owned are the things in the data folder that are innate dev's, and go with --reset.
+var owned = []string{
+	instanceFile, "ids.json", "innate.db", "innate.db-wal", "innate.db-shm", "root.key", "ca.pem", bundleFile,
+	"agent", "agent.sock", "innate.log", "sample.done", "bootstrap.done", "placed.done",
+}
+
+// prepare checks the folder, resets it if asked, and reads or makes its ids.
+func (d *dev) prepare() error {
+	if err := os.Chmod(d.dir, 0o700); err != nil {
+		return fmt.Errorf("closing the data folder to others: %w", err)
+	}
+	if d.opt.Reset {
+		for _, name := range owned {
+			if err := os.RemoveAll(filepath.Join(d.dir, name)); err != nil {
+				return fmt.Errorf("resetting: %w", err)
+			}
+		}
+	}
+	if err := os.Remove(filepath.Join(d.dir, instanceFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("removing the last run's %s: %w", instanceFile, err)
+	}
+	path := filepath.Join(d.dir, "ids.json")
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		d.ids = ids{Tenant: uuid.NewString(), Subscription: uuid.NewString(), Domain: d.opt.Domain}
+		b, err = json.Marshal(d.ids)
+		if err != nil {
+			return fmt.Errorf("encoding the ids: %w", err)
+		}
+		if err := renameio.WriteFile(path, b, 0o600); err != nil {
+			return fmt.Errorf("keeping the ids: %w", err)
+		}
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading the ids: %w", err)
+	}
+	if err := json.Unmarshal(b, &d.ids); err != nil {
+		return fmt.Errorf("reading %s: %w; start over with --reset", path, err)
+	}
+	if d.ids.Domain != d.opt.Domain {
+		return fmt.Errorf("the data in %s is of the domain %s, and its CA vouches for no other; use --domain %s, another --data, or start over with --reset", d.dir, d.ids.Domain, d.ids.Domain)
+	}
+	return nil
+}
+
+// serve runs everything until ctx ends or a part fails.
+func (d *dev) serve(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if err := d.openServer(ctx); err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	// The server outlives the agent: what the agent still has to report at
+	// the end must find it.
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	go func() { done <- d.srv.Serve(serving) }()
+	end := func(err error) error {
+		if d.ag != nil {
+			d.ag.Close()
+		}
+		stop()
+		return errors.Join(err, <-done)
+	}
+	if err := d.fill(ctx); err != nil {
+		return end(err)
+	}
+	proxyURL, closeProxy, err := d.startProxy(ctx)
+	if err != nil {
+		return end(err)
+	}
+	defer closeProxy()
+	if err := d.announce(ctx, proxyURL); err != nil {
+		return end(err)
+	}
+	defer func() { _ = os.Remove(filepath.Join(d.dir, instanceFile)) }() // a stale one is recognized
+	if d.opt.WriteHosts {
+		if err := writeHosts(d.opt.HostsFile, d.hostNames()); err != nil {
+			return end(err)
+		}
+		defer func() {
+			if err := writeHosts(d.opt.HostsFile, nil); err != nil {
+				d.log.Error("cleaning the hosts file", "err", err)
+			}
+		}()
+	}
+	d.banner()
+	select {
+	case <-ctx.Done():
+		return end(nil)
+	case err := <-done:
+		done <- nil
+		return end(fmt.Errorf("the control plane stopped: %w", err))
+	}
+}
+
+func (d *dev) openServer(ctx context.Context) error {
+	key := filepath.Join(d.dir, "root.key")
+	if _, err := os.Stat(key); errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(filepath.Join(d.dir, "innate.db")); err == nil {
+			return fmt.Errorf("%s is missing, and the database cannot be read without it; put it back, or start over with --reset", key)
+		}
+		if _, err := seal.CreateFile(key); err != nil {
+			return err
+		}
+	}
+	cfg := server.Config{
+		Domain: d.opt.Domain, Listen: net.JoinHostPort("127.0.0.1", strconv.Itoa(d.opt.Port)), RootKeyFile: key, Replica: "dev", TokenLife: "1h",
+		Database: server.Database{SQLite: filepath.Join(d.dir, "innate.db")}, TLS: server.TLS{LocalCA: true},
+	}
+	var err error
+	if d.srv, err = server.Open(ctx, cfg, d.log, time.Now); err != nil {
+		if errors.Is(err, unix.EADDRINUSE) {
+			return fmt.Errorf("port %d is in use; choose another with --port N, or --port 0 for any free one", d.opt.Port)
+		}
+		return err
+	}
+	return nil
+}
+
+// fill makes what a first start makes and starts the agent.
+func (d *dev) fill(ctx context.Context) error {
+	if err := d.writeCA(); err != nil {
+		return err
+	}
+	d.boot = server.Bootstrapped{Tenant: d.ids.Tenant, Subscription: d.ids.Subscription}
+	q := server.Bootstrap{
+		Tenant: d.ids.Tenant, Subscription: d.ids.Subscription, TenantName: "innate dev", Group: group, Location: location,
+		Host: hostName, Owner: owner, Selectors: uidSelector(),
+	}
+	if err := d.srv.BootstrapIDs(q, &d.boot); err != nil {
+		return err
+	}
+	if err := d.once("bootstrap", func() error { _, err := d.srv.Bootstrap(ctx, q); return err }); err != nil {
+		return err
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { // the signing key takes longest to make
+		_, err := d.srv.Ring.Signer(gctx, d.ids.Tenant)
+		return err
+	})
+	g.Go(func() error {
+		if !d.opt.NoSample {
+			if err := d.once("sample", func() error { return seed(gctx, d.srv, d.boot) }); err != nil {
+				return err
+			}
+		}
+		return d.once("placed", func() error { return place(gctx, d.srv, d.boot) })
+	})
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return d.startAgent(ctx)
+}
+
+// writeCA puts the CA's certificate, alone and with the system's, where
+// programs are pointed at.
+func (d *dev) writeCA() error {
+	pem := d.srv.CA.PEM()
+	if err := renameio.WriteFile(filepath.Join(d.dir, "ca.pem"), pem, 0o644); err != nil {
+		return fmt.Errorf("writing ca.pem: %w", err)
+	}
+	if err := renameio.WriteFile(filepath.Join(d.dir, bundleFile), append(systemRoots(), pem...), 0o644); err != nil {
+		return fmt.Errorf("writing %s: %w", bundleFile, err)
+	}
+	return nil
+}
+
+// systemRoots returns the system's CA bundle; where there is none, nothing
+// outside was trusted before either.
+func systemRoots() []byte {
+	for _, f := range []string{os.Getenv("SSL_CERT_FILE"), "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem"} {
+		if b, err := os.ReadFile(f); f != "" && err == nil {
+			if len(b) > 0 && b[len(b)-1] != '\n' {
+				b = append(b, '\n')
+			}
+			return b
+		}
+	}
+	return nil
+}
+
+func (d *dev) startAgent(ctx context.Context) error {
+	token, _, err := d.srv.Enrolment(ctx, d.ids.Tenant, d.boot.Host)
+	if err != nil {
+		return err
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(d.srv.CA.Certificate())
+	cfg := agent.Config{
+		ControlPlane: d.srv.Names.Fleet(), CA: pool, StateDir: filepath.Join(d.dir, "agent"), EnrolToken: token,
+		ControlSocket: d.socket(), Offline: agent.OfflineServe, Log: d.log, Now: time.Now,
+		Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, d.srv.Addr())
+		},
+	}
+	for _, s := range samples {
+		cfg.Doors = append(cfg.Doors, agent.DoorConfig{Name: s.name, Listen: "127.0.0.1:0"})
+	}
+	a, err := agent.New(cfg)
+	if err != nil {
+		return fmt.Errorf("configuring the agent: %w", err)
+	}
+	if err := a.Start(ctx); err != nil {
+		return fmt.Errorf("starting the agent: %w", err)
+	}
+	d.ag = a
+	return nil
+}
+
+// socket is the control socket's path: in the data folder, unless that is too
+// long for a socket's address.
+func (d *dev) socket() string {
+	p := filepath.Join(d.dir, "agent.sock")
+	if len(p) < 100 {
+		return p
+	}
+	return filepath.Join(os.TempDir(), "innate-"+strconv.Itoa(os.Getuid())+"-"+d.ids.Tenant+".sock")
+}
+
+func (d *dev) startProxy(ctx context.Context) (string, func(), error) {
+	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", nil, fmt.Errorf("opening the proxy: %w", err)
+	}
+	srv := &http.Server{
+		Handler:           &proxy{domain: d.opt.Domain, listen: d.srv.Addr(), log: d.log},
+		ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 16 << 10,
+	}
+	go func() {
+		if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+			d.log.Error("the proxy stopped", "err", err)
+		}
+	}()
+	return "http://" + ln.Addr().String(), func() { _ = srv.Close() }, nil
+}
+
+// announce writes dev.json.
+func (d *dev) announce(ctx context.Context, proxyURL string) error {
+	n := d.srv.Names
+	d.in = Instance{
+		TenantID: d.ids.Tenant, SubscriptionID: d.ids.Subscription, ResourceGroup: group, CAFile: filepath.Join(d.dir, "ca.pem"), PID: os.Getpid(),
+		Endpoints:     Endpoints{Login: n.Login(), Management: n.Management(), Portal: n.Portal(), Metadata: "http://" + d.ag.AppAddr(), Proxy: proxyURL},
+		Vaults:        map[string]string{},
+		Resources:     map[string]Workload{},
+		ControlSocket: d.socket(), Host: d.boot.Host.String(), Listen: d.srv.Addr(),
+	}
+	vaults, err := d.vaults(ctx)
+	if err != nil {
+		return err
+	}
+	for _, v := range vaults {
+		d.in.Vaults[v] = n.Vault(v)
+	}
+	for _, s := range samples {
+		id, err := d.boot.Group.Extension(s.typ, s.name)
+		if err != nil {
+			return err
+		}
+		have, err := d.exists(ctx, id)
+		if err != nil {
+			return err
+		}
+		if !have {
+			continue
+		}
+		ev := evidence.Evidence{Door: "run", Grade: evidence.GradeSecret}
+		for _, sel := range uidSelector() {
+			ev.Selectors = append(ev.Selectors, evidence.Selector(sel))
+		}
+		header, _, err := d.ag.NewStart(id.String(), ev, "run-"+s.name)
+		if err != nil {
+			return fmt.Errorf("preparing %s: %w", s.name, err)
+		}
+		start := Start{Endpoint: "http://" + d.ag.AppAddr() + "/msi/token", Header: header, IMDS: "http://" + d.ag.DoorAddr(s.name)}
+		d.in.Resources[s.name] = Workload{ID: id.String(), Env: d.in.Env(d.dir, start)}
+	}
+	return d.in.write(d.dir)
+}
+
+// hostNames are what --write-hosts makes resolvable; a hosts file knows no
+// wildcards, so it is the services and the vaults of this start.
+func (d *dev) hostNames() []string {
+	var out []string
+	for _, l := range []string{"login", "management", "portal", "fleet", "vault"} {
+		out = append(out, l+"."+d.opt.Domain)
+	}
+	for _, v := range d.in.Vaults {
+		if u, err := url.Parse(v); err == nil {
+			out = append(out, u.Hostname())
+		}
+	}
+	return out
+}

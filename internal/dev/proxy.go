@@ -1,0 +1,201 @@
+package dev
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"time"
+)
+
+// proxy is a loopback CONNECT proxy (RFC 9110 section 9.3.6) that resolves the
+// installation's names: everything under domain goes to the TLS listener,
+// everything else where it would have gone without it, through the user's own
+// proxy if there is one. It sees no plain text: TLS is end to end.
+type proxy struct {
+	domain string
+	listen string // where domain's names are served
+	log    *slog.Logger
+	dialer net.Dialer
+}
+
+const (
+	proxyDialTimeout = 30 * time.Second
+	proxyIdle        = 15 * time.Minute
+)
+
+func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodConnect {
+		refuse(w, http.StatusMethodNotAllowed, "this proxy tunnels TLS alone (CONNECT)")
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), proxyDialTimeout)
+	defer cancel()
+	up, err := p.dial(ctx, r.Host)
+	if err != nil {
+		p.log.Info("proxy: connecting", "to", r.Host, "err", err)
+		refuse(w, http.StatusBadGateway, "connecting to "+r.Host+" did not work: "+err.Error())
+		return
+	}
+	defer up.Close()
+	down, buf, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		p.log.Error("proxy: taking over a connection", "err", err)
+		return
+	}
+	defer down.Close()
+	if _, err := io.WriteString(down, "HTTP/1.1 200 Connection established\r\n\r\n"); err != nil {
+		return
+	}
+	tunnel(down, buf.Reader, up)
+}
+
+// refuse answers what could not be tunnelled.
+func refuse(w http.ResponseWriter, status int, why string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, why+"\n") // an error is a client that left
+}
+
+// dial connects to what the client calls host.
+func (p *proxy) dial(ctx context.Context, host string) (net.Conn, error) {
+	name, _, err := net.SplitHostPort(host)
+	if err != nil {
+		return nil, fmt.Errorf("%q is not host:port", host)
+	}
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	if name == p.domain || strings.HasSuffix(name, "."+p.domain) {
+		return p.dialer.DialContext(ctx, "tcp", p.listen)
+	}
+	up, err := http.ProxyFromEnvironment(&http.Request{URL: &url.URL{Scheme: "https", Host: host}})
+	if err != nil {
+		return nil, errors.New("the proxy in the environment of innate dev is not a URL")
+	}
+	if up == nil {
+		return p.dialer.DialContext(ctx, "tcp", host)
+	}
+	return p.through(ctx, up, host)
+}
+
+// through opens a tunnel in the user's own proxy.
+func (p *proxy) through(ctx context.Context, up *url.URL, host string) (net.Conn, error) {
+	if up.Scheme != "http" {
+		return nil, fmt.Errorf("the proxy in the environment of innate dev is of the kind %s; only http is supported", up.Scheme)
+	}
+	addr := up.Host
+	if up.Port() == "" {
+		addr = net.JoinHostPort(up.Hostname(), "80")
+	}
+	c, err := p.dialer.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	if d, ok := ctx.Deadline(); ok {
+		_ = c.SetDeadline(d) // a socket that cannot have one fails at the write
+	}
+	req := &http.Request{Method: http.MethodConnect, URL: &url.URL{Opaque: host}, Host: host, Header: http.Header{}}
+	if pw, ok := up.User.Password(); ok {
+		a := http.Request{Header: http.Header{}}
+		a.SetBasicAuth(up.User.Username(), pw)
+		req.Header.Set("Proxy-Authorization", a.Header.Get("Authorization"))
+	}
+	if err := req.Write(c); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	br := bufio.NewReader(c)
+	resp, err := http.ReadResponse(br, req)
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	if resp.StatusCode != http.StatusOK || br.Buffered() > 0 {
+		return nil, errors.Join(fmt.Errorf("the proxy %s answered %s", up.Host, resp.Status), c.Close())
+	}
+	_ = c.SetDeadline(time.Time{}) // likewise
+	return c, nil
+}
+
+// tunnel copies both ways until both are done or nothing moves for long.
+func tunnel(down net.Conn, buffered io.Reader, up net.Conn) {
+	var wg sync.WaitGroup
+	pump := func(dst net.Conn, from net.Conn, src io.Reader) {
+		_, _ = io.Copy(dst, &idle{c: from, r: src}) // ends with either side; there is nobody to tell
+		if h, ok := dst.(interface{ CloseWrite() error }); ok {
+			_ = h.CloseWrite() // the other side may be gone already
+		}
+	}
+	wg.Go(func() { pump(up, down, buffered) })
+	wg.Go(func() { pump(down, up, up) })
+	wg.Wait()
+}
+
+// idle gives every read a deadline.
+type idle struct {
+	c net.Conn
+	r io.Reader
+}
+
+func (i *idle) Read(b []byte) (int, error) {
+	if err := i.c.SetReadDeadline(time.Now().Add(proxyIdle)); err != nil {
+		return 0, err
+	}
+	return i.r.Read(b)
+}
+
+// hosts: the block that --write-hosts keeps in the hosts file.
+const (
+	hostsBegin = "# innate dev: begin"
+	hostsEnd   = "# innate dev: end"
+)
+
+// WithHosts returns a hosts file's text with the block for names, in place of
+// one that is there; without names, without the block.
+func WithHosts(text string, names []string) string {
+	var out []string
+	inside := false
+	for line := range strings.Lines(text) {
+		switch strings.TrimSpace(line) {
+		case hostsBegin:
+			inside = true
+			continue
+		case hostsEnd:
+			inside = false
+			continue
+		}
+		if !inside {
+			out = append(out, line)
+		}
+	}
+	text = strings.Join(out, "")
+	if len(names) == 0 {
+		return text
+	}
+	if text != "" && !strings.HasSuffix(text, "\n") {
+		text += "\n"
+	}
+	return text + hostsBegin + "\n127.0.0.1 " + strings.Join(names, " ") + "\n" + hostsEnd + "\n"
+}
+
+// writeHosts updates the hosts file in place: it may be a mount of its own,
+// which cannot be renamed over.
+func writeHosts(path string, names []string) error {
+	old, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("reading the hosts file: %w", err)
+	}
+	text := WithHosts(string(old), names)
+	if text == string(old) {
+		return nil
+	}
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		return fmt.Errorf("writing the hosts file (--write-hosts needs root): %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,111 @@
+package directory
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/innate-id/innate/internal/access"
+	"github.com/innate-id/innate/internal/problem"
+	"github.com/innate-id/innate/internal/resource"
+)
+
+// Directory answers from the database.
+type Directory struct {
+	Store Store
+	Now   func() time.Time
+}
+
+// NewPrincipal returns a new principal of resource r with fresh ids.
+func NewPrincipal(tenant string, kind PrincipalKind, r resource.ID, system bool, now time.Time) Principal {
+	return Principal{
+		Tenant: tenant, ID: uuid.NewString(), Client: uuid.NewString(), Kind: kind,
+		Name: r.Name(), Resource: r, System: system, Enabled: true, Created: now,
+	}
+}
+
+// Alive returns the principal if a token that was issued to it at the given
+// time still counts; [problem.Revoked] if it was deleted, disabled or revoked
+// since, whatever the token's expiry says.
+func (d *Directory) Alive(ctx context.Context, tenant, id string, issued time.Time) (Principal, error) {
+	p, err := d.Store.Principal(ctx, tenant, strings.ToLower(id))
+	switch {
+	case problem.Is(err, problem.NotFound):
+		return Principal{}, problem.Errorf(problem.Revoked, "the token's identity no longer exists")
+	case err != nil:
+		return Principal{}, fmt.Errorf("reading principal %s: %w", id, err)
+	case !p.Enabled:
+		return Principal{}, problem.Errorf(problem.Revoked, "the token's identity is disabled")
+	case issued.Before(p.ValidFrom):
+		return Principal{}, problem.Errorf(problem.Revoked, "the token was revoked; get a new one")
+	}
+	return p, nil
+}
+
+// Authorize decides whether c may do action at scope, by the role assignments
+// that exist now. A decision that refuses is no error.
+func (d *Directory) Authorize(ctx context.Context, c access.Caller, action string, data bool, scope resource.ID) (access.Decision, error) {
+	if c.System {
+		return access.Decision{Allowed: true, Reasons: []access.Reason{{Grants: true, Why: "Innate itself"}}}, nil
+	}
+	who := append([]string{c.Principal}, c.Groups...)
+	as, err := d.Store.Assignments(ctx, c.Tenant, who)
+	if err != nil {
+		return access.Decision{}, fmt.Errorf("reading the role assignments of %s: %w", c.Principal, err)
+	}
+	return access.Decide(access.Question{Principals: who, Action: action, Data: data, Scope: scope}, as, access.BuiltIn), nil
+}
+
+// Selector picks one of a resource's identities. At most one member is set;
+// none means the default.
+type Selector struct {
+	Client   string // client id
+	Object   string // object id
+	Resource string // resource ID of a user-assigned identity
+}
+
+// Select returns the identity that sel picks among those of a workload:
+// without a selector the system-assigned one, else the only user-assigned one.
+// [problem.IdentityNotFound] says what there is to choose from in kind, never
+// by id: the caller may be anybody on the machine.
+func (d *Directory) Select(ctx context.Context, tenant string, workload resource.ID, sel Selector) (Principal, error) {
+	have, err := d.Store.Identities(ctx, tenant, workload.Key())
+	if err != nil {
+		return Principal{}, fmt.Errorf("reading the identities of %s: %w", workload, err)
+	}
+	var user []Principal
+	for _, p := range have {
+		switch {
+		case sel == (Selector{}):
+			if p.System {
+				return p, nil
+			}
+			user = append(user, p)
+		case sel.matches(p):
+			return p, nil
+		}
+	}
+	switch {
+	case sel != (Selector{}):
+		return Principal{}, problem.Errorf(problem.IdentityNotFound, "the requested identity is not assigned to %s", workload.Name())
+	case len(user) == 1:
+		return user[0], nil
+	case len(user) > 1:
+		return Principal{}, problem.Errorf(problem.IdentityNotFound, "%s has several user-assigned identities and no system-assigned one; name one with client_id", workload.Name())
+	}
+	return Principal{}, problem.Errorf(problem.IdentityNotFound, "%s has no managed identity; enable one on it", workload.Name())
+}
+
+func (s Selector) matches(p Principal) bool {
+	switch {
+	case s.Client != "":
+		return strings.EqualFold(s.Client, p.Client)
+	case s.Object != "":
+		return strings.EqualFold(s.Object, p.ID)
+	}
+	// A system-assigned identity has no resource ID of its own to be asked by.
+	return !p.System && strings.EqualFold(strings.TrimSuffix(s.Resource, "/"), p.Resource.String())
+}

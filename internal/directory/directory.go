@@ -1,0 +1,98 @@
+// Package directory is who exists: tenants, principals, and which identities a
+// resource has. It answers the two questions behind every request: is this
+// principal still there ([Directory.Alive]), and may it do that
+// ([Directory.Authorize]).
+//
+// Nothing here is cached: a right given counts at the next call and a right
+// taken is gone at the next call, because each call asks the database.
+package directory
+
+import (
+	"context"
+	"time"
+
+	"github.com/innate-id/innate/internal/access"
+	"github.com/innate-id/innate/internal/audit"
+	"github.com/innate-id/innate/internal/resource"
+)
+
+// Tenant is an isolated directory.
+type Tenant struct {
+	// ID is a GUID, lower case.
+	ID      string
+	Name    string
+	Created time.Time
+	// Revision counts the tenant's management writes.
+	Revision int64
+}
+
+// PrincipalKind says what stands behind a principal.
+type PrincipalKind string
+
+// The kinds of principals.
+const (
+	// ManagedIdentity belongs to a resource.
+	ManagedIdentity PrincipalKind = "ManagedIdentity"
+	// Application is a registered API.
+	Application PrincipalKind = "Application"
+)
+
+// Principal can hold role assignments.
+type Principal struct {
+	Tenant string
+	// ID is the object id and Client the client id: GUIDs, lower case.
+	ID     string
+	Client string
+	Kind   PrincipalKind
+	// Name is for people: the name of the resource.
+	Name string
+	// Resource is what the principal belongs to and dies with: the machine of
+	// a system-assigned identity, the userAssignedIdentities resource of a
+	// user-assigned one, the application's resource.
+	Resource resource.ID
+	// System marks a system-assigned identity.
+	System bool
+	// Enabled is false for a principal that is switched off.
+	Enabled bool
+	// ValidFrom is when its tokens begin to count: those issued before it are
+	// refused. Zero means all count.
+	ValidFrom time.Time
+	Created   time.Time
+}
+
+// API is something that tokens are for: an audience that the tenant registered.
+type API struct {
+	Tenant string
+	// Audience is the identifier URI as registered.
+	Audience string
+	// Client is the application's client id, the aud of version 2 tokens.
+	Client string
+	// TokenVersion is 1 or 2.
+	TokenVersion int
+	// Resource is the application's resource ID.
+	Resource resource.ID
+}
+
+// Store is what Directory needs of the database. *store.DB implements it.
+type Store interface {
+	// Tenant returns [problem.UnknownTenant] if there is none.
+	Tenant(ctx context.Context, id string) (Tenant, error)
+	// Principal returns [problem.NotFound] if the tenant has none with this
+	// object id.
+	Principal(ctx context.Context, tenant, id string) (Principal, error)
+	// Identities returns the identities of the resource with this key: the
+	// system-assigned one first, if any, then the attached user-assigned ones
+	// by resource ID. No resource means none.
+	Identities(ctx context.Context, tenant, resourceKey string) ([]Principal, error)
+	// Assignments returns all role assignments of the principals, in the
+	// order of their IDs.
+	Assignments(ctx context.Context, tenant string, principals []string) ([]access.Assignment, error)
+	// API returns the registered API with this audience, compared without
+	// case and without trailing slashes; [problem.UnknownAudience] if none.
+	API(ctx context.Context, tenant, audience string) (API, error)
+	// Revision returns the tenant's revision.
+	Revision(ctx context.Context, tenant string) (int64, error)
+	// Record commits events; it returns when they are on disk. All events of
+	// one call are of one tenant.
+	Record(ctx context.Context, evs ...audit.Event) error
+}

@@ -1,0 +1,285 @@
+// Package fleet is the machines that run agents: how they are enrolled, what
+// is placed on them, and the API by which agents get tokens for their
+// workloads.
+//
+// A host is believed only about itself. Whatever it asks, the control plane
+// looks again: is the certificate one of a host that still exists, is that
+// workload placed there, does it have that identity? So a stolen host key gives
+// what is placed on that host, until it is evicted, and nothing else.
+package fleet
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/innate-id/innate/internal/access"
+	"github.com/innate-id/innate/internal/arm"
+	"github.com/innate-id/innate/internal/audit"
+	"github.com/innate-id/innate/internal/directory"
+	"github.com/innate-id/innate/internal/fleetapi"
+	"github.com/innate-id/innate/internal/keyring"
+	"github.com/innate-id/innate/internal/problem"
+	"github.com/innate-id/innate/internal/resource"
+	"github.com/innate-id/innate/internal/web"
+)
+
+// Lives of what the fleet hands out.
+const (
+	// CertificateLife is how long a host's certificate lives; agents renew it
+	// at half of that.
+	CertificateLife = 7 * 24 * time.Hour
+	// EnrolmentLife is how long a one-time token can be used.
+	EnrolmentLife = time.Hour
+)
+
+// Wanted is a token that a host asks for.
+type Wanted struct {
+	Workload resource.ID
+	Identity directory.Selector
+	Audience string
+	Host     string
+	Evidence string
+}
+
+// Fleet is the agents' side of the control plane.
+type Fleet struct {
+	Store Store
+	Ring  *keyring.Ring
+	// Issue mints: the token service's part, given the host as the caller.
+	Issue func(ctx context.Context, c access.Caller, w Wanted) (fleetapi.TokenResponse, error)
+	Now   func() time.Time
+	Log   *slog.Logger
+}
+
+// caller is the host as the caller of a domain method.
+func (h Host) caller(ctx context.Context) access.Caller {
+	return access.Caller{Tenant: h.Tenant, Principal: "host:" + h.UID, Name: h.ID.Name(), Request: web.RequestID(ctx)}
+}
+
+func (f *Fleet) event(c access.Caller, action string, on resource.ID) audit.Event {
+	return audit.Event{
+		Tenant: c.Tenant, At: f.Now(), Action: action, Target: on.String(), Outcome: audit.Allowed,
+		Principal: c.Principal, Name: c.Name, Via: c.Via, Request: c.Request,
+	}
+}
+
+// EnrolmentEvent is the event of an enrolment token that c makes for a host.
+func (f *Fleet) EnrolmentEvent(c access.Caller, host resource.ID) audit.Event {
+	return f.event(c, TypeHost+"/createEnrolmentToken/action", host)
+}
+
+func hash(token string) string {
+	sum := sha256.Sum256([]byte(token))
+	return hex.EncodeToString(sum[:])
+}
+
+// NewEnrolment makes a one-time token for a host. ev is the permitted action's event.
+func (f *Fleet) NewEnrolment(ctx context.Context, c access.Caller, h Host, ev *audit.Event) (token string, expires time.Time, err error) {
+	// The tenant's CA is made here at the latest: Enrol, which needs it, is
+	// within a write, where another write would wait for ever.
+	if _, err := f.Ring.Authority(ctx, h.Tenant, keyring.KindFleetCA, ""); err != nil {
+		return "", time.Time{}, err
+	}
+	b := make([]byte, 32)
+	rand.Read(b) // never fails (crypto/rand, Go 1.24)
+	token = base64.RawURLEncoding.EncodeToString(b)
+	expires = f.Now().Add(EnrolmentLife)
+	if err := f.Store.AddEnrolment(ctx, c.Tenant, hash(token), h.UID, expires, ev); err != nil {
+		return "", time.Time{}, fmt.Errorf("keeping an enrolment token: %w", err)
+	}
+	return token, expires, nil
+}
+
+func hostURI(h Host) *url.URL {
+	return &url.URL{Scheme: "innate", Host: h.Tenant, Path: "/hosts/" + h.UID}
+}
+
+// Enrol spends a one-time token and certifies the key in the request.
+func (f *Fleet) Enrol(ctx context.Context, r fleetapi.EnrolRequest) (fleetapi.EnrolResponse, error) {
+	var out fleetapi.EnrolResponse
+	ev := audit.Event{At: f.Now(), Action: "Innate.Fleet/hosts/enrol/action", Outcome: audit.Allowed, Reason: "one-time token", Request: web.RequestID(ctx)}
+	err := f.Store.Enrol(ctx, hash(r.Token), f.Now(), &ev, func(h Host) (Certificate, error) {
+		ev.Principal, ev.Name, ev.Host = "host:"+h.UID, h.ID.Name(), h.ID.Name()
+		var err error
+		out, err = f.certify(ctx, h, r.CSR)
+		return Certificate{Serial: serial(out), HostUID: h.UID, Expires: out.Expires}, err
+	})
+	if problem.Is(err, problem.BadCredential) {
+		return out, problem.Errorf(problem.BadCredential, "the enrolment token is unknown, spent or expired; ask for a new one (POST {host}/createEnrolmentToken at the management API)")
+	}
+	return out, err
+}
+
+// Renew certifies a host's key anew.
+func (f *Fleet) Renew(ctx context.Context, h Host, r fleetapi.RenewRequest) (fleetapi.EnrolResponse, error) {
+	out, err := f.certify(ctx, h, r.CSR)
+	if err != nil {
+		return out, err
+	}
+	ev := f.event(h.caller(ctx), "Innate.Fleet/hosts/renew/action", h.ID)
+	ev.Host = h.ID.Name()
+	err = f.Store.AddCertificate(ctx, h.Tenant, Certificate{Serial: serial(out), HostUID: h.UID, Expires: out.Expires}, &ev)
+	if err != nil {
+		return out, fmt.Errorf("keeping a certificate: %w", err)
+	}
+	return out, nil
+}
+
+func (f *Fleet) certify(ctx context.Context, h Host, csr []byte) (fleetapi.EnrolResponse, error) {
+	ca, err := f.Ring.Authority(ctx, h.Tenant, keyring.KindFleetCA, "")
+	if err != nil {
+		return fleetapi.EnrolResponse{}, err
+	}
+	cert, err := ca.IssueClient(csr, h.ID.Name(), hostURI(h), CertificateLife)
+	if err != nil {
+		return fleetapi.EnrolResponse{}, err
+	}
+	return fleetapi.EnrolResponse{Host: h.ID.String(), Tenant: h.Tenant, Certificate: cert.Raw, Expires: cert.NotAfter}, nil
+}
+
+// serial is the serial number of the certificate in r, in hex.
+func serial(r fleetapi.EnrolResponse) string {
+	cert, err := x509.ParseCertificate(r.Certificate)
+	if err != nil {
+		return ""
+	}
+	return cert.SerialNumber.Text(16)
+}
+
+// Authenticate finds the host behind a verified TLS connection's certificate
+// (the handshake proved that the peer has its key).
+func (f *Fleet) Authenticate(ctx context.Context, certs []*x509.Certificate) (Host, error) {
+	if len(certs) == 0 {
+		return Host{}, problem.Errorf(problem.Unauthenticated, "the request came without a host's certificate; enrol this host first")
+	}
+	leaf := certs[0]
+	h, err := f.Store.HostOf(ctx, leaf.SerialNumber.Text(16))
+	if err != nil {
+		return Host{}, err
+	}
+	ca, err := f.Ring.Authority(ctx, h.Tenant, keyring.KindFleetCA, "")
+	if err != nil {
+		return Host{}, err
+	}
+	_, err = leaf.Verify(x509.VerifyOptions{Roots: ca.Trusts(), CurrentTime: f.Now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	if err != nil || !keyring.HasURI(leaf, hostURI(h).String()) {
+		return Host{}, &problem.Error{Kind: problem.Unauthenticated, Detail: "the host's certificate does not verify or has expired; enrol this host again", Err: err}
+	}
+	return h, nil
+}
+
+// Placements lists what is placed on the host.
+func (f *Fleet) Placements(ctx context.Context, h Host) (fleetapi.Placements, error) {
+	rev, err := f.Store.Revision(ctx, h.Tenant)
+	if err != nil {
+		return fleetapi.Placements{}, fmt.Errorf("reading the revision: %w", err)
+	}
+	out := fleetapi.Placements{Revision: rev, Placements: []fleetapi.Placement{}}
+	after := ""
+	for {
+		rs, err := f.Store.Resources(ctx, h.Tenant, h.ID.Key(), TypePlacement, arm.Page{After: after, Limit: 500})
+		if err != nil {
+			return out, fmt.Errorf("reading the placements of %s: %w", h.ID, err)
+		}
+		for _, r := range rs {
+			p, err := placement(r.Body)
+			if err != nil {
+				return out, fmt.Errorf("reading placement %s: %w", r.ID, err)
+			}
+			out.Placements = append(out.Placements, fleetapi.Placement{Name: r.ID.Name(), Door: p.Door, Selectors: p.Selectors, Resource: p.ResourceID})
+			after = r.ID.Key()
+		}
+		if len(rs) < 500 {
+			return out, nil
+		}
+	}
+}
+
+// Token issues a token for a workload that is placed on the host.
+func (f *Fleet) Token(ctx context.Context, h Host, r fleetapi.TokenRequest) (fleetapi.TokenResponse, error) {
+	workload, err := resource.Parse(r.Workload)
+	if err != nil {
+		return fleetapi.TokenResponse{}, err
+	}
+	if err := f.placed(ctx, h, r.Placement, workload); err != nil {
+		return fleetapi.TokenResponse{}, err
+	}
+	if len(r.Caller) > 4096 {
+		return fleetapi.TokenResponse{}, problem.Errorf(problem.TooLarge, "the caller's evidence is over 4096 bytes long")
+	}
+	return f.Issue(ctx, h.caller(ctx), Wanted{
+		Workload: workload, Audience: r.Audience, Host: h.ID.Name(), Evidence: r.Caller,
+		Identity: directory.Selector{Client: r.ClientID, Object: r.ObjectID, Resource: r.ResourceID},
+	})
+}
+
+// placed checks that the placement of that name places the workload on the host.
+func (f *Fleet) placed(ctx context.Context, h Host, name string, workload resource.ID) error {
+	refused := problem.Errorf(problem.CallerRefused, "%s is not placed on host %s", workload, h.ID.Name())
+	id, err := h.ID.Child("placements", name)
+	if err != nil {
+		return err
+	}
+	r, err := f.Store.Resource(ctx, h.Tenant, id.Key())
+	if err != nil && !problem.Is(err, problem.NotFound) {
+		return fmt.Errorf("reading placement %s: %w", id, err)
+	}
+	if err == nil {
+		p, perr := placement(r.Body)
+		if perr == nil && strings.EqualFold(p.ResourceID, workload.String()) {
+			return nil
+		}
+	}
+	ev := f.event(h.caller(ctx), "Innate.Token/issue/action", workload)
+	ev.Outcome, ev.Host, ev.Reason = audit.Denied, h.ID.Name(), refused.Detail
+	if err := f.Store.Record(ctx, ev); err != nil {
+		return fmt.Errorf("recording a refusal: %w", err)
+	}
+	return refused
+}
+
+// maxEvents bounds what a host ships at once.
+const maxEvents = 10000
+
+// Events records what a host reports: answers that it gave from memory, and
+// refusals. It is the host's word, and the record says so.
+func (f *Fleet) Events(ctx context.Context, h Host, r fleetapi.EventsRequest) error {
+	if len(r.Served)+len(r.Refusals) > maxEvents {
+		return problem.Errorf(problem.TooLarge, "at most %d events can be shipped at once", maxEvents)
+	}
+	c := h.caller(ctx)
+	var evs []audit.Event
+	for _, s := range r.Served {
+		evs = append(evs, audit.Event{
+			Tenant: h.Tenant, At: s.At, Action: "Innate.Token/serve/action", Target: clip(s.Workload), Outcome: audit.Allowed,
+			Principal: clip(s.Principal), Host: c.Name, Via: clip(s.Caller), Audience: clip(s.Audience), Token: clip(s.TokenID), Count: s.Count,
+			Reason: "from the host's memory, as it reports", Request: c.Request,
+		})
+	}
+	for _, s := range r.Refusals {
+		evs = append(evs, audit.Event{
+			Tenant: h.Tenant, At: s.At, Action: "Innate.Token/serve/action", Target: h.ID.String(), Outcome: audit.Denied,
+			Principal: c.Principal, Name: c.Name, Host: c.Name, Via: clip(s.Caller), Count: s.Count, Reason: clip(s.Reason), Request: c.Request,
+		})
+	}
+	if err := f.Store.RecordShipped(ctx, h, r.Batch, evs); err != nil {
+		return fmt.Errorf("recording a host's events: %w", err)
+	}
+	return nil
+}
+
+func clip(s string) string {
+	if len(s) > 2048 {
+		return s[:2048]
+	}
+	return s
+}

@@ -1,0 +1,169 @@
+// Package fleetapi is the messages between an agent and the control plane:
+// structs only, shared by both sides. All bodies are JSON over TLS at
+// fleet.{domain}; everything but [PathEnrol] asks for the host's client
+// certificate.
+//
+//	POST /agent/enrol     EnrolRequest   -> EnrolResponse    (one-time token, no certificate)
+//	POST /agent/renew     RenewRequest   -> EnrolResponse
+//	GET  /agent/placements               -> Placements
+//	GET  /agent/changes?after=N          -> Change, Change, ... one JSON object a line, never ending
+//	POST /agent/token     TokenRequest   -> TokenResponse
+//	POST /agent/events    EventsRequest  -> 204
+//
+// Errors are an [Error] with a 4xx or 5xx status.
+package fleetapi
+
+import "time"
+
+// The paths.
+const (
+	PathEnrol      = "/agent/enrol"
+	PathRenew      = "/agent/renew"
+	PathPlacements = "/agent/placements"
+	PathChanges    = "/agent/changes"
+	PathToken      = "/agent/token"
+	PathEvents     = "/agent/events"
+)
+
+// Heartbeat is how often the change stream says something even when nothing
+// changed. A reader that heard nothing for [Bound] trusts its cache no more.
+const Heartbeat = 300 * time.Millisecond
+
+// Bound is how old the last word from the stream may be for a cached answer
+// to be given without asking (the freshness rule).
+const Bound = time.Second
+
+// EnrolRequest turns a one-time token into a host certificate.
+type EnrolRequest struct {
+	// Token is the one-time token.
+	Token string `json:"token"`
+	// CSR is a PKCS#10 request in DER with the host's public key (ECDSA
+	// P-256). Its subject is ignored: the token is bound to a host.
+	CSR []byte `json:"csr"`
+}
+
+// RenewRequest asks for a new certificate, before the old one expires, for
+// the key in CSR.
+type RenewRequest struct {
+	CSR []byte `json:"csr"`
+}
+
+// EnrolResponse is a host's certificate.
+type EnrolResponse struct {
+	// Host is the resource ID of the host.
+	Host string `json:"host"`
+	// Tenant is the tenant's id.
+	Tenant string `json:"tenant"`
+	// Certificate is the client certificate in DER.
+	Certificate []byte `json:"certificate"`
+	// Expires is when it ends; renew at half of its life.
+	Expires time.Time `json:"expires"`
+}
+
+// Placement says: what comes through Door of this host from callers that
+// match all Selectors is Resource.
+type Placement struct {
+	// Name is the placement's name on its host.
+	Name string `json:"name"`
+	// Door is the agent's door, by name; "run" is programs started by
+	// "innate run" through the agent's control socket.
+	Door string `json:"door"`
+	// Selectors must all hold; none means every caller of the door.
+	Selectors []string `json:"selectors,omitempty"`
+	// Resource is the resource ID of the workload.
+	Resource string `json:"resource"`
+}
+
+// Placements is all that the control plane has placed on the host.
+type Placements struct {
+	// Revision is the tenant revision that the list reflects.
+	Revision   int64       `json:"revision"`
+	Placements []Placement `json:"placements"`
+}
+
+// Change is one line of the change stream. A line without drops is a
+// heartbeat; its revision is then how far the stream has come.
+type Change struct {
+	Revision int64 `json:"revision"`
+	// Resources are resource IDs, in lower case, whose cached tokens must go.
+	Resources []string `json:"resources,omitempty"`
+	// Principals are object ids whose cached tokens must go.
+	Principals []string `json:"principals,omitempty"`
+	// Placements says that the host's placements changed: fetch them anew.
+	Placements bool `json:"placements,omitempty"`
+	// All says that everything cached must go: the stream cannot tell what
+	// was missed.
+	All bool `json:"all,omitempty"`
+}
+
+// TokenRequest asks for a token of an identity of a resource placed on the
+// host. At most one of ClientID, ObjectID and ResourceID is set; none means
+// the default identity.
+type TokenRequest struct {
+	// Workload is the resource ID that the caller was placed at.
+	Workload string `json:"workload"`
+	// Placement is the name of the placement that said so.
+	Placement string `json:"placement"`
+	// Audience is the API, exactly as the workload asked for it.
+	Audience   string `json:"audience"`
+	ClientID   string `json:"clientId,omitempty"`
+	ObjectID   string `json:"objectId,omitempty"`
+	ResourceID string `json:"resourceId,omitempty"`
+	// Caller is the evidence in words (evidence.Evidence.String).
+	Caller string `json:"caller"`
+}
+
+// TokenResponse is a token and what the metadata dialects say about it.
+type TokenResponse struct {
+	AccessToken string `json:"accessToken"`
+	// TokenID is the token's uti, for the record.
+	TokenID string `json:"tokenId"`
+	// Principal is the identity's object id, ClientID its client id.
+	Principal string `json:"principal"`
+	ClientID  string `json:"clientId"`
+	// Identity is the resource ID that the identity belongs to.
+	Identity string `json:"identity"`
+	// Resource echoes the audience.
+	Resource  string    `json:"resource"`
+	NotBefore time.Time `json:"notBefore"`
+	Expires   time.Time `json:"expires"`
+	// Revision is the tenant revision at which the token was issued: a
+	// change with a lower or equal revision does not concern it.
+	Revision int64 `json:"revision"`
+}
+
+// Served is a count of answers that an agent gave from memory.
+type Served struct {
+	// At is when the last one of the count was given.
+	At        time.Time `json:"at"`
+	Count     int64     `json:"count"`
+	Workload  string    `json:"workload"`
+	Principal string    `json:"principal"`
+	Audience  string    `json:"audience"`
+	TokenID   string    `json:"tokenId"`
+	Caller    string    `json:"caller"`
+	// Stale says that the control plane could not be asked first.
+	Stale bool `json:"stale,omitempty"`
+}
+
+// Refusal is a request that the agent refused by itself (no placement).
+type Refusal struct {
+	At     time.Time `json:"at"`
+	Count  int64     `json:"count"`
+	Caller string    `json:"caller"`
+	Reason string    `json:"reason"`
+}
+
+// EventsRequest ships what the host recorded. Batch is its number on the
+// host: the same number sent twice is recorded once.
+type EventsRequest struct {
+	Batch    int64     `json:"batch"`
+	Served   []Served  `json:"served,omitempty"`
+	Refusals []Refusal `json:"refusals,omitempty"`
+}
+
+// Error is the body of a refusal. Kind is a problem.Kind.
+type Error struct {
+	Kind   string `json:"kind"`
+	Detail string `json:"detail"`
+}

@@ -1,0 +1,150 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml"
+
+	"github.com/innate-id/innate/internal/sts"
+)
+
+// Config is the configuration of innated, a YAML file. Secrets are never in
+// it: it names files that hold them. An unknown key is an error.
+type Config struct {
+	// Domain is the parent of all host names: login.{domain},
+	// management.{domain}, {name}.vault.{domain}, fleet.{domain}. Required.
+	Domain string `yaml:"domain"`
+	// Listen is the TLS listener's address. Default ":8443".
+	Listen string `yaml:"listen"`
+	// Port is the port that clients see, if it is not the listener's: behind
+	// a load balancer, 443.
+	Port int `yaml:"port"`
+	// Database is where everything is kept. Required.
+	Database Database `yaml:"database"`
+	// RootKeyFile holds the key that everything secret in the database is
+	// sealed under: mode 0600, made by "innated bootstrap". Keep a copy apart
+	// from the database's backups: without it they cannot be read. Required.
+	RootKeyFile string `yaml:"root_key_file"`
+	// TLS says which certificates the listener shows. Required.
+	TLS TLS `yaml:"tls"`
+	// Replica names this process among the replicas that share the database;
+	// each needs its own. Default: the machine's host name.
+	Replica string `yaml:"replica"`
+	// TokenLife is how long access tokens live: "10m" to "24h". Default "1h".
+	TokenLife string `yaml:"token_life"`
+}
+
+// Database is one of two.
+type Database struct {
+	// SQLite is a file's path. One innated alone can use it.
+	SQLite string `yaml:"sqlite"`
+	// PostgresFile is the path of a file that holds a connection string
+	// (postgres://user:password@host/name?sslmode=verify-full).
+	PostgresFile string `yaml:"postgres_file"`
+}
+
+// TLS is one of two.
+type TLS struct {
+	// CertificateFile and KeyFile are PEM. The certificate must be good for
+	// *.{domain} and *.vault.{domain}. Both are read again when they change.
+	CertificateFile string `yaml:"certificate_file"`
+	KeyFile         string `yaml:"key_file"`
+	// LocalCA makes the installation its own certificate authority, confined
+	// to the domain. Its certificate is at https://portal.{domain}/ca.pem and
+	// is printed by bootstrap.
+	LocalCA bool `yaml:"local_ca"`
+}
+
+var domainName = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// ReadConfig reads and checks a file. All that is wrong with it is in the error.
+func ReadConfig(path string) (Config, error) {
+	var c Config
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return c, fmt.Errorf("reading the configuration: %w", err)
+	}
+	if err := yaml.UnmarshalWithOptions(b, &c, yaml.Strict()); err != nil {
+		return c, fmt.Errorf("reading the configuration %s:\n%s", path, yaml.FormatError(err, false, true))
+	}
+	c.fill()
+	if err := c.Validate(); err != nil {
+		return c, fmt.Errorf("the configuration %s is not valid:\n%w", path, err)
+	}
+	return c, nil
+}
+
+func (c *Config) fill() {
+	if c.Listen == "" {
+		c.Listen = ":8443"
+	}
+	if c.Replica == "" {
+		c.Replica, _ = os.Hostname() // without one, Validate asks for the setting
+	}
+	if c.TokenLife == "" {
+		c.TokenLife = sts.DefaultLife.String()
+	}
+}
+
+// Validate reports all faults at once.
+func (c *Config) Validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if !ValidDomain(c.Domain) {
+		bad("domain: %q is not a domain name of two labels or more, in lower case, without \"token\" (clients rewrite that word in URLs)", c.Domain)
+	}
+	if _, port, err := net.SplitHostPort(c.Listen); err != nil {
+		bad("listen: %q is not host:port", c.Listen)
+	} else if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		bad("listen: %q is not a port", port)
+	}
+	if c.Port < 0 || c.Port > 65535 {
+		bad("port: %d is not between 1 and 65535", c.Port)
+	}
+	if (c.Database.SQLite == "") == (c.Database.PostgresFile == "") {
+		bad("database: exactly one of sqlite and postgres_file is needed")
+	}
+	if c.RootKeyFile == "" {
+		bad("root_key_file: missing; \"innated bootstrap\" makes the file")
+	}
+	files := c.TLS.CertificateFile != "" && c.TLS.KeyFile != ""
+	if files == c.TLS.LocalCA || (c.TLS.CertificateFile == "") != (c.TLS.KeyFile == "") {
+		bad("tls: either certificate_file and key_file, or local_ca: true")
+	}
+	if c.Replica == "" || strings.EqualFold(c.Replica, "management") || len(c.Replica) > 64 {
+		bad("replica: %q is not a name of 1 to 64 characters other than \"management\"", c.Replica)
+	}
+	if d, err := time.ParseDuration(c.TokenLife); err != nil || d < sts.MinLife || d > sts.MaxLife {
+		bad("token_life: %q is not a duration from %s to %s", c.TokenLife, sts.MinLife, sts.MaxLife)
+	}
+	return errors.Join(errs...)
+}
+
+// ValidDomain reports whether d can be the parent of an installation's names.
+func ValidDomain(d string) bool {
+	return len(d) <= 200 && domainName.MatchString(d) && !strings.Contains(d, "token")
+}
+
+// postgres reads the connection string.
+func (d Database) postgres() (string, error) {
+	if d.PostgresFile == "" {
+		return "", nil
+	}
+	b, err := os.ReadFile(d.PostgresFile)
+	if err != nil {
+		return "", fmt.Errorf("reading database.postgres_file: %w", err)
+	}
+	s := strings.TrimSpace(string(b))
+	if u, err := url.Parse(s); err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
+		return "", fmt.Errorf("database.postgres_file %s does not hold a postgres:// URL", d.PostgresFile)
+	}
+	return s, nil
+}

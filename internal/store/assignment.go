@@ -1,0 +1,207 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/innate-id/innate/internal/access"
+	"github.com/innate-id/innate/internal/arm"
+	"github.com/innate-id/innate/internal/problem"
+)
+
+const assignmentColumns = `tenant, id, role, principal, principal_type, scope, description, created_ms, updated_ms, created_by, updated_by`
+
+func scanAssignment(r row) (arm.RoleAssignment, error) {
+	var a arm.RoleAssignment
+	var id, scope string
+	var created, updated int64
+	err := r.Scan(&a.Tenant, &id, &a.Role, &a.Principal, &a.PrincipalType, &scope, &a.Description, &created, &updated, &a.CreatedBy, &a.UpdatedBy)
+	if err != nil {
+		return a, err
+	}
+	a.Created, a.Updated = at(created), at(updated)
+	if a.ID, err = parseID(id); err != nil {
+		return a, err
+	}
+	a.Scope, err = parseID(scope)
+	return a, err
+}
+
+// assignmentsOf takes eight principals at a time: most callers have one, and
+// some groups.
+const assignmentsOf = `SELECT ` + assignmentColumns + ` FROM assignment
+	WHERE tenant = $1 AND principal IN ($2, $3, $4, $5, $6, $7, $8, $9)`
+
+// Assignments returns all role assignments of the principals, in the order of
+// their IDs.
+func (db *DB) Assignments(ctx context.Context, tenant string, principals []string) ([]access.Assignment, error) {
+	ids := make([]string, len(principals))
+	for i, p := range principals {
+		ids[i] = fold(p)
+	}
+	slices.Sort(ids)
+	var rows []arm.RoleAssignment
+	for some := range slices.Chunk(slices.Compact(ids), 8) {
+		args := []any{tenant}
+		for i := range 8 {
+			args = append(args, some[min(i, len(some)-1)])
+		}
+		found, err := many(ctx, db.read, scanAssignment, assignmentsOf, args...)
+		if err != nil {
+			return nil, fmt.Errorf("reading role assignments: %w", err)
+		}
+		rows = append(rows, found...)
+	}
+	sortAssignments(rows)
+	out := make([]access.Assignment, len(rows))
+	for i, a := range rows {
+		out[i] = a.Assignment
+	}
+	return out, nil
+}
+
+func sortAssignments(rows []arm.RoleAssignment) {
+	slices.SortFunc(rows, func(a, b arm.RoleAssignment) int { return cmp.Compare(a.ID.Key(), b.ID.Key()) })
+}
+
+const getAssignment = `SELECT ` + assignmentColumns + ` FROM assignment WHERE tenant = $1 AND key = $2`
+
+func assignment(ctx context.Context, q querier, tenant, key string) (arm.RoleAssignment, error) {
+	none := problem.Errorf(problem.NotFound, "there is no role assignment %s", key)
+	return one(ctx, q, none, scanAssignment, getAssignment, tenant, fold(key))
+}
+
+// RoleAssignment returns [problem.NotFound] if there is none with this key.
+func (db *DB) RoleAssignment(ctx context.Context, tenant, key string) (arm.RoleAssignment, error) {
+	return assignment(ctx, db.read, tenant, key)
+}
+
+// RoleAssignment is as in [DB.RoleAssignment], within the transaction.
+func (t *writeTx) RoleAssignment(key string) (arm.RoleAssignment, error) {
+	return assignment(t.ctx, t.q, t.tenant, key)
+}
+
+// These list what is at exactly the scope $3, and what is in the range $4 to $5.
+const (
+	listAssignments = `SELECT ` + assignmentColumns + ` FROM assignment
+	WHERE tenant = $1 AND key > $2 AND (scope_key = $3 OR scope_key > $4 AND scope_key < $5)
+	ORDER BY key LIMIT $6`
+
+	listAssignmentsOf = `SELECT ` + assignmentColumns + ` FROM assignment
+	WHERE tenant = $1 AND key > $2 AND (scope_key = $3 OR scope_key > $4 AND scope_key < $5) AND principal = $7
+	ORDER BY key LIMIT $6`
+)
+
+// RoleAssignments lists the assignments at exactly the scopes (keys), and those
+// at scopes below the key under ("" for none; "/" for all); principal "" means
+// everybody's. By key of their ID. A limit that is not positive means all.
+func (db *DB) RoleAssignments(ctx context.Context, tenant string, scopes []string, under, principal string, p arm.Page) ([]arm.RoleAssignment, error) {
+	type span struct{ at, lo, hi string }
+	var spans []span
+	for _, scope := range scopes {
+		spans = append(spans, span{at: fold(scope)})
+	}
+	if under != "" {
+		lo, hi := below(fold(under))
+		spans = append(spans, span{lo: lo, hi: hi})
+	}
+	if under == "/" {
+		spans = append(spans, span{at: under})
+	}
+	var rows []arm.RoleAssignment
+	for _, s := range spans {
+		stmt, args := listAssignments, []any{tenant, fold(p.After), s.at, s.lo, s.hi, limit(p.Limit)}
+		if principal != "" {
+			stmt, args = listAssignmentsOf, append(args, fold(principal))
+		}
+		found, err := many(ctx, db.read, scanAssignment, stmt, args...)
+		if err != nil {
+			return nil, fmt.Errorf("listing role assignments: %w", err)
+		}
+		rows = append(rows, found...)
+	}
+	// Each span gave its first rows, so the first rows of all are among them.
+	sortAssignments(rows)
+	rows = slices.CompactFunc(rows, func(a, b arm.RoleAssignment) bool { return a.ID.Equal(b.ID) })
+	return rows[:min(int64(len(rows)), limit(p.Limit))], nil
+}
+
+const sameAssignment = `SELECT ` + assignmentColumns + ` FROM assignment
+	WHERE tenant = $1 AND scope_key = $2 AND role = $3 AND principal = $4`
+
+// SameAssignment finds the assignment of role to principal at exactly scope;
+// [problem.NotFound] if none.
+func (t *writeTx) SameAssignment(scopeKey, role, principal string) (arm.RoleAssignment, error) {
+	none := problem.Errorf(problem.NotFound, "principal %s does not have the role %s at %s", principal, role, scopeKey)
+	return one(t.ctx, t.q, none, scanAssignment, sameAssignment, t.tenant, fold(scopeKey), fold(role), fold(principal))
+}
+
+const putAssignment = `
+	INSERT INTO assignment (tenant, key, id, role, principal, principal_type, scope, scope_key, description, created_ms, updated_ms, created_by, updated_by)
+	VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+	ON CONFLICT (tenant, key) DO UPDATE SET
+		id = excluded.id, role = excluded.role, principal = excluded.principal, principal_type = excluded.principal_type,
+		scope = excluded.scope, scope_key = excluded.scope_key, description = excluded.description,
+		created_ms = excluded.created_ms, updated_ms = excluded.updated_ms,
+		created_by = excluded.created_by, updated_by = excluded.updated_by`
+
+// PutRoleAssignment creates or replaces an assignment;
+// [problem.AssignmentExists] if another one gives the same role to the same
+// principal at the same scope.
+func (t *writeTx) PutRoleAssignment(a arm.RoleAssignment) error {
+	if a.ID.IsZero() || a.Scope.IsZero() {
+		return problem.Errorf(problem.Invalid, "a role assignment needs an ID and a scope")
+	}
+	key := a.ID.Key()
+	same, err := t.SameAssignment(a.Scope.Key(), a.Role, a.Principal)
+	if err == nil && !same.ID.Equal(a.ID) {
+		return problem.Errorf(problem.AssignmentExists, "%s gives the same role to the same principal at the same scope", same.ID)
+	}
+	if err != nil && !problem.Is(err, problem.NotFound) {
+		return err
+	}
+	before, err := t.RoleAssignment(key)
+	switch {
+	case err == nil:
+		t.change(arm.ChangeAssignment, before.Principal)
+	case !problem.Is(err, problem.NotFound):
+		return err
+	}
+	_, err = t.exec(putAssignment, t.tenant, key, a.ID.String(), fold(a.Role), fold(a.Principal), a.PrincipalType, a.Scope.String(), a.Scope.Key(),
+		a.Description, ms(a.Created), ms(a.Updated), a.CreatedBy, a.UpdatedBy)
+	if err != nil {
+		return fmt.Errorf("writing role assignment %s: %w", a.ID, err)
+	}
+	t.change(arm.ChangeAssignment, fold(a.Principal))
+	return nil
+}
+
+const deleteAssignment = `DELETE FROM assignment WHERE tenant = $1 AND key = $2 RETURNING principal`
+
+// DeleteRoleAssignment deletes one; no error if absent.
+func (t *writeTx) DeleteRoleAssignment(key string) error {
+	return t.deleteAssignments(deleteAssignment, t.tenant, fold(key))
+}
+
+const deleteAssignmentsWithin = `
+	DELETE FROM assignment WHERE tenant = $1 AND (scope_key = $2 OR scope_key > $3 AND scope_key < $4)
+	RETURNING principal`
+
+// DeleteRoleAssignmentsWithin deletes those at the scope and below it.
+func (t *writeTx) DeleteRoleAssignmentsWithin(scopeKey string) error {
+	lo, hi := below(fold(scopeKey))
+	return t.deleteAssignments(deleteAssignmentsWithin, t.tenant, fold(scopeKey), lo, hi)
+}
+
+func (t *writeTx) deleteAssignments(stmt string, args ...any) error {
+	principals, err := many(t.ctx, t.q, scanned[string], stmt, args...)
+	if err != nil {
+		return fmt.Errorf("deleting role assignments: %w", err)
+	}
+	for _, p := range principals {
+		t.change(arm.ChangeAssignment, p)
+	}
+	return nil
+}

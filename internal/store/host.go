@@ -1,0 +1,182 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/innate-id/innate/internal/arm"
+	"github.com/innate-id/innate/internal/audit"
+	"github.com/innate-id/innate/internal/fleet"
+	"github.com/innate-id/innate/internal/problem"
+)
+
+func scanHost(r row) (fleet.Host, error) {
+	var h fleet.Host
+	var id string
+	err := r.Scan(&h.Tenant, &id, &h.UID)
+	if err != nil {
+		return h, err
+	}
+	h.ID, err = parseID(id)
+	return h, err
+}
+
+const hostOf = `
+	SELECT r.tenant, r.id, r.uid
+	FROM certificate c JOIN resource r ON r.tenant = c.tenant AND r.uid = c.host_uid
+	WHERE c.serial = $1`
+
+// HostOf finds the host that the certificate with this serial was issued to;
+// [problem.Unauthenticated] if there is none or it was evicted.
+func (db *DB) HostOf(ctx context.Context, serial string) (fleet.Host, error) {
+	none := problem.Errorf(problem.Unauthenticated, "the certificate %q belongs to no host", serial)
+	return one(ctx, db.read, none, scanHost, hostOf, fold(serial))
+}
+
+const addEnrolment = `INSERT INTO enrolment (tenant, hash, host_uid, expires_ms) VALUES ($1, $2, $3, $4)`
+
+// AddEnrolment keeps the SHA-256 (hex) of a one-time token for a host.
+func (db *DB) AddEnrolment(ctx context.Context, tenant, hash, hostUID string, expires time.Time, ev *audit.Event) error {
+	ev.Tenant = tenant
+	return db.write(ctx, ev, func(t *writeTx) error {
+		if _, err := t.exec(addEnrolment, tenant, fold(hash), hostUID, ms(expires)); err != nil {
+			return fmt.Errorf("adding an enrolment token: %w", err)
+		}
+		return nil
+	})
+}
+
+const enrolmentTenant = `SELECT tenant FROM enrolment WHERE hash = $1`
+
+// spendEnrolment returns no row to all but one of those who try.
+const spendEnrolment = `DELETE FROM enrolment WHERE tenant = $1 AND hash = $2 AND expires_ms > $3 RETURNING host_uid`
+
+const hostWithUID = `SELECT tenant, id, uid FROM resource WHERE tenant = $1 AND uid = $2`
+
+const addCertificate = `INSERT INTO certificate (tenant, serial, host_uid, expires_ms) VALUES ($1, $2, $3, $4)`
+
+// forgetShipments lets a machine that enrols anew count its batches from the
+// beginning, as one that was installed anew does.
+const forgetShipments = `DELETE FROM shipment WHERE tenant = $1 AND host_uid = $2`
+
+// Enrol spends the token with this hash, once, and adds a certificate for its
+// host made by issue. [problem.BadCredential] if the token is unknown, spent or
+// expired at now; then and when issue fails nothing changes. ev.Tenant and
+// ev.Target are filled in.
+func (db *DB) Enrol(ctx context.Context, hash string, now time.Time, ev *audit.Event, issue func(fleet.Host) (fleet.Certificate, error)) error {
+	bad := problem.Errorf(problem.BadCredential, "the enrolment token is unknown, spent or expired")
+	tenant, err := one(ctx, db.read, bad, scanned[string], enrolmentTenant, fold(hash))
+	if err != nil {
+		return err
+	}
+	ev.Tenant = tenant
+	return db.write(ctx, ev, func(t *writeTx) error {
+		uid, err := one(t.ctx, t.q, bad, scanned[string], spendEnrolment, tenant, fold(hash), ms(now))
+		if err != nil {
+			return err
+		}
+		h, err := one(t.ctx, t.q, bad, scanHost, hostWithUID, tenant, uid)
+		if err != nil {
+			return err
+		}
+		ev.Target = h.ID.String()
+		c, err := issue(h)
+		if err != nil {
+			return err
+		}
+		if _, err := t.exec(forgetShipments, tenant, uid); err != nil {
+			return fmt.Errorf("resetting the batch number of host %s: %w", h.ID, err)
+		}
+		if _, err := t.exec(addCertificate, tenant, fold(c.Serial), uid, ms(c.Expires)); err != nil {
+			return fmt.Errorf("adding a certificate of host %s: %w", h.ID, err)
+		}
+		return nil
+	})
+}
+
+const certificatesOf = `SELECT COUNT(*) FROM certificate WHERE tenant = $1 AND host_uid = $2`
+
+// AddCertificate adds a renewed certificate; [problem.Unauthenticated] if the
+// host has none to renew, having been evicted meanwhile.
+func (db *DB) AddCertificate(ctx context.Context, tenant string, c fleet.Certificate, ev *audit.Event) error {
+	ev.Tenant = tenant
+	return db.write(ctx, ev, func(t *writeTx) error {
+		n, err := one(t.ctx, t.q, nil, scanned[int], certificatesOf, tenant, c.HostUID)
+		if err != nil {
+			return fmt.Errorf("counting the certificates of host %s: %w", c.HostUID, err)
+		}
+		if n == 0 {
+			return problem.Errorf(problem.Unauthenticated, "the host has no certificate to renew; enrol it")
+		}
+		if _, err := t.exec(addCertificate, tenant, fold(c.Serial), c.HostUID, ms(c.Expires)); err != nil {
+			return fmt.Errorf("adding a certificate of host %s: %w", c.HostUID, err)
+		}
+		return nil
+	})
+}
+
+const (
+	deleteEnrolmentsOf   = `DELETE FROM enrolment WHERE tenant = $1 AND host_uid = $2`
+	deleteCertificatesOf = `DELETE FROM certificate WHERE tenant = $1 AND host_uid = $2`
+)
+
+// Evict forgets all certificates and enrolment tokens of a host.
+func (db *DB) Evict(ctx context.Context, h fleet.Host, ev *audit.Event) error {
+	ev.Tenant = h.Tenant
+	return db.write(ctx, ev, func(t *writeTx) error {
+		t.change(arm.ChangeResource, h.ID.Key())
+		return t.forget(h.UID, deleteEnrolmentsOf, deleteCertificatesOf)
+	})
+}
+
+// DeleteHost forgets the enrolment tokens and certificates of the host with
+// this UID. The feed has it as a change of the host's resource, while that is
+// there.
+func (t *writeTx) DeleteHost(uid string) error {
+	hosts, err := many(t.ctx, t.q, scanHost, hostWithUID, t.tenant, uid)
+	if err != nil {
+		return fmt.Errorf("reading host %s: %w", uid, err)
+	}
+	for _, h := range hosts {
+		t.change(arm.ChangeResource, h.ID.Key())
+	}
+	return t.forget(uid, deleteEnrolmentsOf, deleteCertificatesOf, forgetShipments)
+}
+
+func (t *writeTx) forget(uid string, stmts ...string) error {
+	for _, stmt := range stmts {
+		if _, err := t.exec(stmt, t.tenant, uid); err != nil {
+			return fmt.Errorf("forgetting host %s: %w", uid, err)
+		}
+	}
+	return nil
+}
+
+// takeShipment changes no row if the batch was shipped before.
+const takeShipment = `
+	INSERT INTO shipment (tenant, host_uid, batch) VALUES ($1, $2, $3)
+	ON CONFLICT (tenant, host_uid) DO UPDATE SET batch = excluded.batch WHERE shipment.batch < excluded.batch`
+
+// RecordShipped commits events that a host recorded, once for each batch
+// number: a number not above the host's last one changes nothing. The events
+// are the host's tenant's, whatever they say.
+func (db *DB) RecordShipped(ctx context.Context, h fleet.Host, batch int64, evs []audit.Event) error {
+	events, err := db.dated(evs...)
+	if err != nil {
+		return err
+	}
+	for i := range events {
+		events[i].Tenant = h.Tenant
+	}
+	return db.commits.submit(ctx, &job{work: func(ctx context.Context, q querier) ([]audit.Event, error) {
+		n, err := exec(ctx, q, takeShipment, h.Tenant, h.UID, batch)
+		if err != nil {
+			return nil, fmt.Errorf("taking batch %d of host %s: %w", batch, h.ID, err)
+		}
+		if n == 0 {
+			return nil, nil
+		}
+		return events, nil
+	}})
+}
