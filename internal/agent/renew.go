@@ -61,14 +61,11 @@ func (a *Agent) renewals(ctx context.Context) {
 		if a.now().Before(a.key.RenewAt()) {
 			continue
 		}
-		err := a.renew(ctx)
-		if err == nil {
-			continue
+		if err := a.renew(ctx); err != nil && ctx.Err() == nil {
+			a.log.Warn("host certificate not renewed; trying on", "expires", a.key.Expires(), "err", err)
 		}
-		if ctx.Err() != nil {
-			return
-		}
-		a.log.Warn("host certificate not renewed; trying on", "expires", a.key.Expires(), "err", err)
+		// Also after success: by a clock that is wrong, the new certificate
+		// can be past its half as well.
 		if err := pause(ctx, renewCheck/2+rand.N(renewCheck/2)); err != nil {
 			return
 		}

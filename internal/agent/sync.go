@@ -45,7 +45,7 @@ type feed struct {
 	changed    bool  // placements changed and were not read anew
 	revision   int64 // how far the stream has come
 	// heard is when the stream last said something, by the monotonic clock;
-	// zero while it is not connected, and until it spoke after that.
+	// zero while it is not connected, and until it caught up after that.
 	heard time.Time
 	last  error // why the stream ended last
 }
@@ -210,7 +210,7 @@ func (f *feed) follow(ctx context.Context) (spoke bool, err error) {
 		}
 		if !spoke {
 			spoke = true
-			f.log.Info("change stream caught up", "revision", ch.Revision)
+			f.log.Info("change stream connected", "revision", ch.Revision)
 		}
 	}
 	if cause := context.Cause(ctx); cause != nil {
@@ -222,7 +222,9 @@ func (f *feed) follow(ctx context.Context) (spoke bool, err error) {
 	return spoke, fmt.Errorf("reading the change stream: %w", io.ErrUnexpectedEOF)
 }
 
-// apply takes one change in, and only then counts the stream as heard.
+// apply takes one change in, and only then counts the stream as heard. What
+// comes first after connecting may be the first of many changes that were
+// missed: the stream has caught up when it has a line without any.
 func (f *feed) apply(ctx context.Context, ch fleetapi.Change) error {
 	f.mu.Lock()
 	if ch.Revision < f.revision {
@@ -248,6 +250,10 @@ func (f *feed) apply(ctx context.Context, ch fleetapi.Change) error {
 		f.changed = false
 	}
 	f.revision = ch.Revision
+	heartbeat := !reload && len(ch.Resources) == 0 && len(ch.Principals) == 0
+	if ch.More || f.heard.IsZero() && !heartbeat {
+		return nil
+	}
 	f.heard = time.Now()
 	select {
 	case <-f.ready:

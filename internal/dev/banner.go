@@ -4,12 +4,16 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"sort"
 	"strings"
 
 	"github.com/innate-id/innate/internal/arm"
 	"github.com/innate-id/innate/internal/problem"
 	"github.com/innate-id/innate/internal/resource"
+	"github.com/innate-id/innate/internal/server"
 	"github.com/innate-id/innate/internal/vault"
 )
 
@@ -46,12 +50,12 @@ func (d *dev) vaults(ctx context.Context) ([]string, error) {
 // "ready".
 func (d *dev) banner() {
 	e := d.in.Endpoints
-	flag := ""
+	innate, flag := self(), ""
 	if def, err := DataDir(""); err != nil || def != d.dir {
 		flag = " --data " + quote(d.dir)
 	}
 	p := func(format string, args ...any) { fmt.Fprintf(d.opt.Out, format+"\n", args...) }
-	p("Innate %s", "dev")
+	p("Innate %s", server.Version)
 	p("  token service    %s", e.Login)
 	p("  management API   %s", e.Management)
 	p("  portal           %s", e.Portal)
@@ -68,15 +72,36 @@ func (d *dev) banner() {
 	p("")
 	p("Try, in a second terminal:")
 	if _, ok := d.in.Resources["vm1"]; ok {
-		p("  innate run%s vm1 -- innate secret get demo/greeting", flag)
-		p("  innate run%s vm2 -- innate secret get demo/greeting     # no identity: refused", flag)
-		p("  innate run%s vm1 -- innate token --resource https://vault.azure.net --decode", flag)
+		p("  %s run%s vm1 -- innate secret get demo/greeting", innate, flag)
+		p("  %s run%s vm2 -- innate secret get demo/greeting     # no identity: refused", innate, flag)
+		p("  %s run%s vm1 -- innate token --resource https://vault.azure.net --decode", innate, flag)
 	} else {
-		p("  innate run%s ops -- innate token --resource https://management.azure.com/ --decode", flag)
+		p("  %s run%s ops -- innate token --resource https://management.azure.com/ --decode", innate, flag)
 	}
-	p("  innate audit tail%s", flag)
+	p("  %s audit tail%s", innate, flag)
 	p("")
 	p("ready: %s", d.dir)
+}
+
+// self is how a shell calls this program: by its name where that finds it.
+// Within "innate run" the name always does.
+func self() string {
+	exe, err := os.Executable()
+	if err != nil {
+		return "innate"
+	}
+	if found, err := exec.LookPath("innate"); err == nil {
+		a, aerr := os.Stat(found)
+		b, berr := os.Stat(exe)
+		if aerr == nil && berr == nil && os.SameFile(a, b) {
+			return "innate"
+		}
+	}
+	// "go run" builds into a folder of its own that is gone afterwards.
+	if strings.Contains(exe, string(filepath.Separator)+"go-build") {
+		return "go run ./cmd/innate"
+	}
+	return quote(exe)
 }
 
 // quote makes a path one shell word.

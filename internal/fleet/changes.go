@@ -69,7 +69,7 @@ func (s *stream) forward(ctx context.Context, after int64) (int64, error) {
 			if msg, err = s.message(ctx, cs); err != nil {
 				return after, err
 			}
-			after = msg.Revision
+			after, msg.More = msg.Revision, true
 		}
 		if err := s.send(msg); err != nil {
 			return after, err

@@ -259,10 +259,14 @@ func (f *Fleet) Events(ctx context.Context, h Host, r fleetapi.EventsRequest) er
 	c := h.caller(ctx)
 	var evs []audit.Event
 	for _, s := range r.Served {
+		reason := "from the host's memory, as it reports"
+		if s.Stale {
+			reason += "; the control plane could not be asked first"
+		}
 		evs = append(evs, audit.Event{
 			Tenant: h.Tenant, At: s.At, Action: "Innate.Token/serve/action", Target: clip(s.Workload), Outcome: audit.Allowed,
 			Principal: clip(s.Principal), Host: c.Name, Via: clip(s.Caller), Audience: clip(s.Audience), Token: clip(s.TokenID), Count: s.Count,
-			Reason: "from the host's memory, as it reports", Request: c.Request,
+			Reason: reason, Request: c.Request,
 		})
 	}
 	for _, s := range r.Refusals {

@@ -94,6 +94,9 @@ type Change struct {
 	// All says that everything cached must go: the stream cannot tell what
 	// was missed.
 	All bool `json:"all,omitempty"`
+	// More says that this is not all that happened up to now: the next line
+	// follows at once, and the reader has not caught up before it.
+	More bool `json:"more,omitempty"`
 }
 
 // TokenRequest asks for a token of an identity of a resource placed on the

@@ -165,3 +165,27 @@ func (s *Server) Enrolment(ctx context.Context, tenant string, host resource.ID)
 	ev := s.Fleet.EnrolmentEvent(c, host)
 	return s.Fleet.NewEnrolment(ctx, c, fleet.Host{Tenant: tenant, ID: r.ID, UID: r.UID}, &ev)
 }
+
+// Only returns the one tenant and its first subscription, or "" and "" in an
+// empty database.
+func (s *Server) Only(ctx context.Context) (tenant, subscription string, err error) {
+	ts, err := s.DB.Tenants(ctx)
+	if err != nil {
+		return "", "", fmt.Errorf("reading the tenants: %w", err)
+	}
+	switch len(ts) {
+	case 0:
+		return "", "", nil
+	case 1:
+	default:
+		return "", "", fmt.Errorf("there are %d tenants; bootstrap is for the first one alone", len(ts))
+	}
+	subs, err := s.DB.Resources(ctx, ts[0].ID, "", "Microsoft.Resources/subscriptions", arm.Page{Limit: 1})
+	if err != nil {
+		return "", "", fmt.Errorf("reading the subscriptions: %w", err)
+	}
+	if len(subs) == 0 {
+		return "", "", fmt.Errorf("tenant %s has no subscription", ts[0].ID)
+	}
+	return ts[0].ID, subs[0].ID.Subscription(), nil
+}

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -9,6 +8,7 @@ import (
 	"github.com/innate-id/innate/internal/access"
 	"github.com/innate-id/innate/internal/arm"
 	"github.com/innate-id/innate/internal/problem"
+	"github.com/innate-id/innate/internal/resource"
 )
 
 const assignmentColumns = `tenant, id, role, principal, principal_type, scope, description, created_ms, updated_ms, created_by, updated_by`
@@ -54,7 +54,7 @@ func (db *DB) Assignments(ctx context.Context, tenant string, principals []strin
 		}
 		rows = append(rows, found...)
 	}
-	sortAssignments(rows)
+	rows = byKey(rows, assignmentID)
 	out := make([]access.Assignment, len(rows))
 	for i, a := range rows {
 		out[i] = a.Assignment
@@ -62,9 +62,7 @@ func (db *DB) Assignments(ctx context.Context, tenant string, principals []strin
 	return out, nil
 }
 
-func sortAssignments(rows []arm.RoleAssignment) {
-	slices.SortFunc(rows, func(a, b arm.RoleAssignment) int { return cmp.Compare(a.ID.Key(), b.ID.Key()) })
-}
+func assignmentID(a arm.RoleAssignment) resource.ID { return a.ID }
 
 const getAssignment = `SELECT ` + assignmentColumns + ` FROM assignment WHERE tenant = $1 AND key = $2`
 
@@ -83,48 +81,62 @@ func (t *writeTx) RoleAssignment(key string) (arm.RoleAssignment, error) {
 	return assignment(t.ctx, t.q, t.tenant, key)
 }
 
-// These list what is at exactly the scope $3, and what is in the range $4 to $5.
+// Where these compare pairs it is for the index that has them in this order:
+// by scope, or by principal. Where everybody's below a scope are asked for, no
+// order serves both, and the tenant's are read by key.
 const (
-	listAssignments = `SELECT ` + assignmentColumns + ` FROM assignment
-	WHERE tenant = $1 AND key > $2 AND (scope_key = $3 OR scope_key > $4 AND scope_key < $5)
-	ORDER BY key LIMIT $6`
+	listAssignmentsAt = `SELECT ` + assignmentColumns + ` FROM assignment
+	WHERE tenant = $1 AND (scope_key, key) > ($3, $2) AND scope_key <= $3
+	ORDER BY scope_key, key LIMIT $4`
 
-	listAssignmentsOf = `SELECT ` + assignmentColumns + ` FROM assignment
-	WHERE tenant = $1 AND key > $2 AND (scope_key = $3 OR scope_key > $4 AND scope_key < $5) AND principal = $7
-	ORDER BY key LIMIT $6`
+	listAssignmentsBelow = `SELECT ` + assignmentColumns + ` FROM assignment
+	WHERE tenant = $1 AND key > $2 AND scope_key > $3 AND scope_key < $5
+	ORDER BY key LIMIT $4`
+
+	listAssignmentsOfAt = `SELECT ` + assignmentColumns + ` FROM assignment
+	WHERE tenant = $1 AND scope_key = $3 AND principal = $5 AND key > $2
+	ORDER BY key LIMIT $4`
+
+	listAssignmentsOfBelow = `SELECT ` + assignmentColumns + ` FROM assignment
+	WHERE tenant = $1 AND (principal, key) > ($6, $2) AND principal <= $6 AND scope_key > $3 AND scope_key < $5
+	ORDER BY principal, key LIMIT $4`
 )
 
 // RoleAssignments lists the assignments at exactly the scopes (keys), and those
 // at scopes below the key under ("" for none; "/" for all); principal "" means
 // everybody's. By key of their ID. A limit that is not positive means all.
 func (db *DB) RoleAssignments(ctx context.Context, tenant string, scopes []string, under, principal string, p arm.Page) ([]arm.RoleAssignment, error) {
-	type span struct{ at, lo, hi string }
-	var spans []span
+	at, within := listAssignmentsAt, listAssignmentsBelow
+	var who []any
+	if principal != "" {
+		at, within, who = listAssignmentsOfAt, listAssignmentsOfBelow, []any{fold(principal)}
+	}
+	var rows []arm.RoleAssignment
+	list := func(stmt, scope string, more ...any) error {
+		args := slices.Concat([]any{tenant, fold(p.After), scope, limit(p.Limit)}, more, who)
+		found, err := many(ctx, db.read, scanAssignment, stmt, args...)
+		if err != nil {
+			return fmt.Errorf("listing role assignments: %w", err)
+		}
+		rows = append(rows, found...)
+		return nil
+	}
+	if under == "/" {
+		scopes = append(slices.Clone(scopes), under)
+	}
 	for _, scope := range scopes {
-		spans = append(spans, span{at: fold(scope)})
+		if err := list(at, fold(scope)); err != nil {
+			return nil, err
+		}
 	}
 	if under != "" {
 		lo, hi := below(fold(under))
-		spans = append(spans, span{lo: lo, hi: hi})
-	}
-	if under == "/" {
-		spans = append(spans, span{at: under})
-	}
-	var rows []arm.RoleAssignment
-	for _, s := range spans {
-		stmt, args := listAssignments, []any{tenant, fold(p.After), s.at, s.lo, s.hi, limit(p.Limit)}
-		if principal != "" {
-			stmt, args = listAssignmentsOf, append(args, fold(principal))
+		if err := list(within, lo, hi); err != nil {
+			return nil, err
 		}
-		found, err := many(ctx, db.read, scanAssignment, stmt, args...)
-		if err != nil {
-			return nil, fmt.Errorf("listing role assignments: %w", err)
-		}
-		rows = append(rows, found...)
 	}
-	// Each span gave its first rows, so the first rows of all are among them.
-	sortAssignments(rows)
-	rows = slices.CompactFunc(rows, func(a, b arm.RoleAssignment) bool { return a.ID.Equal(b.ID) })
+	// Each list has its first rows, so the first rows of all are among them.
+	rows = byKey(rows, assignmentID)
 	return rows[:min(int64(len(rows)), limit(p.Limit))], nil
 }
 
@@ -185,8 +197,11 @@ func (t *writeTx) DeleteRoleAssignment(key string) error {
 	return t.deleteAssignments(deleteAssignment, t.tenant, fold(key))
 }
 
+// deleteAssignmentsWithin asks the index for the range that holds both the
+// scope $2 and the range $3 to $4 below it.
 const deleteAssignmentsWithin = `
-	DELETE FROM assignment WHERE tenant = $1 AND (scope_key = $2 OR scope_key > $3 AND scope_key < $4)
+	DELETE FROM assignment
+	WHERE tenant = $1 AND scope_key >= $2 AND scope_key < $4 AND (scope_key = $2 OR scope_key > $3)
 	RETURNING principal`
 
 // DeleteRoleAssignmentsWithin deletes those at the scope and below it.

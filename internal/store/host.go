@@ -47,10 +47,14 @@ func (db *DB) AddEnrolment(ctx context.Context, tenant, hash, hostUID string, ex
 	})
 }
 
-const enrolmentTenant = `SELECT tenant FROM enrolment WHERE hash = $1`
+// enrolmentHost looks before spending: whose token it is, if it is any good.
+const enrolmentHost = `
+	SELECT r.tenant, r.id, r.uid
+	FROM enrolment e JOIN resource r ON r.tenant = e.tenant AND r.uid = e.host_uid
+	WHERE e.hash = $1 AND e.expires_ms > $2`
 
 // spendEnrolment returns no row to all but one of those who try.
-const spendEnrolment = `DELETE FROM enrolment WHERE tenant = $1 AND hash = $2 AND expires_ms > $3 RETURNING host_uid`
+const spendEnrolment = `DELETE FROM enrolment WHERE tenant = $1 AND hash = $2 AND host_uid = $3 AND expires_ms > $4 RETURNING host_uid`
 
 const hostWithUID = `SELECT tenant, id, uid FROM resource WHERE tenant = $1 AND uid = $2`
 
@@ -64,31 +68,33 @@ const forgetShipments = `DELETE FROM shipment WHERE tenant = $1 AND host_uid = $
 // host made by issue. [problem.BadCredential] if the token is unknown, spent or
 // expired at now; then and when issue fails nothing changes. ev.Tenant and
 // ev.Target are filled in.
+//
+// issue runs before the transaction: it may write (make the CA that it signs
+// with), and holds up nobody. Of several who try one token at once each may
+// have a certificate made, but only the winner's is kept, and one that is not
+// kept is nobody's.
 func (db *DB) Enrol(ctx context.Context, hash string, now time.Time, ev *audit.Event, issue func(fleet.Host) (fleet.Certificate, error)) error {
 	bad := problem.Errorf(problem.BadCredential, "the enrolment token is unknown, spent or expired")
-	tenant, err := one(ctx, db.read, bad, scanned[string], enrolmentTenant, fold(hash))
+	h, err := one(ctx, db.read, bad, scanHost, enrolmentHost, fold(hash), ms(now))
 	if err != nil {
 		return err
 	}
-	ev.Tenant = tenant
+	ev.Tenant, ev.Target = h.Tenant, h.ID.String()
+	c, err := issue(h)
+	if err != nil {
+		return err
+	}
 	return db.write(ctx, ev, func(t *writeTx) error {
-		uid, err := one(t.ctx, t.q, bad, scanned[string], spendEnrolment, tenant, fold(hash), ms(now))
-		if err != nil {
+		if _, err := one(t.ctx, t.q, bad, scanned[string], spendEnrolment, h.Tenant, fold(hash), h.UID, ms(now)); err != nil {
 			return err
 		}
-		h, err := one(t.ctx, t.q, bad, scanHost, hostWithUID, tenant, uid)
-		if err != nil {
+		if _, err := one(t.ctx, t.q, bad, scanHost, hostWithUID, h.Tenant, h.UID); err != nil {
 			return err
 		}
-		ev.Target = h.ID.String()
-		c, err := issue(h)
-		if err != nil {
-			return err
-		}
-		if _, err := t.exec(forgetShipments, tenant, uid); err != nil {
+		if _, err := t.exec(forgetShipments, h.Tenant, h.UID); err != nil {
 			return fmt.Errorf("resetting the batch number of host %s: %w", h.ID, err)
 		}
-		if _, err := t.exec(addCertificate, tenant, fold(c.Serial), uid, ms(c.Expires)); err != nil {
+		if _, err := t.exec(addCertificate, h.Tenant, fold(c.Serial), h.UID, ms(c.Expires)); err != nil {
 			return fmt.Errorf("adding a certificate of host %s: %w", h.ID, err)
 		}
 		return nil

@@ -62,12 +62,14 @@ func (t *writeTx) PrincipalOf(resourceKey string) (directory.Principal, error) {
 }
 
 // getIdentities joins by the key of the user-assigned identity's resource,
-// which its principal belongs to.
+// which its principal belongs to. A cross join is SQLite's word for "in this
+// order": from the few that are attached to the one that each is.
 const getIdentities = `
 	SELECT p.tenant, p.id, p.client, p.kind, p.name, p.resource, p.system, p.enabled, p.valid_from_ms, p.created_ms
-	FROM attachment a JOIN principal p ON p.tenant = a.tenant AND p.resource_key = a.identity_key
-	WHERE a.tenant = $1 AND a.resource_key = $2 AND p.system = 0
-	ORDER BY p.resource_key`
+	FROM attachment a CROSS JOIN principal p
+	WHERE a.tenant = $1 AND a.resource_key = $2 AND p.tenant = a.tenant AND p.resource_key = a.identity_key
+		AND p.resource_key <> '' AND p.system = 0
+	ORDER BY a.identity_key`
 
 const getSystemIdentity = `SELECT ` + principalColumns + ` FROM principal
 	WHERE tenant = $1 AND resource_key = $2 AND resource_key <> '' AND system = 1`
@@ -211,19 +213,22 @@ func (t *writeTx) AttachedTo(identityKey string) ([]resource.ID, error) {
 	return many(t.ctx, t.q, scanID, attachedTo, t.tenant, fold(identityKey))
 }
 
+const (
+	detachFrom = `DELETE FROM attachment WHERE tenant = $1 AND resource_key = $2 RETURNING resource_key`
+	detachTo   = `DELETE FROM attachment WHERE tenant = $1 AND identity_key = $2 RETURNING resource_key`
+)
+
 // detachAll forgets a deleted resource on both sides: under the same ID
 // another may be made, which must not find identities that it was never given.
-const detachAll = `
-	DELETE FROM attachment WHERE tenant = $1 AND (resource_key = $2 OR identity_key = $2)
-	RETURNING resource_key`
-
 func (t *writeTx) detachAll(key string) error {
-	gone, err := many(t.ctx, t.q, scanned[string], detachAll, t.tenant, key)
-	if err != nil {
-		return fmt.Errorf("detaching %s: %w", key, err)
-	}
-	for _, k := range gone {
-		t.change(arm.ChangeIdentity, k)
+	for _, stmt := range []string{detachFrom, detachTo} {
+		gone, err := many(t.ctx, t.q, scanned[string], stmt, t.tenant, key)
+		if err != nil {
+			return fmt.Errorf("detaching %s: %w", key, err)
+		}
+		for _, k := range gone {
+			t.change(arm.ChangeIdentity, k)
+		}
 	}
 	return nil
 }

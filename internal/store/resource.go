@@ -2,12 +2,15 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/innate-id/innate/internal/arm"
 	"github.com/innate-id/innate/internal/problem"
+	"github.com/innate-id/innate/internal/resource"
 )
 
 const resourceColumns = `tenant, id, type, uid, body, bound_to, etag, created_ms, updated_ms, created_by, updated_by`
@@ -54,8 +57,10 @@ func (t *writeTx) Resource(key string) (arm.Resource, error) {
 const listResources = `SELECT ` + resourceColumns + ` FROM resource
 	WHERE tenant = $1 AND key > $2 AND key < $3 ORDER BY key LIMIT $4`
 
+// listResourcesOfType compares pairs, so that it can only go by the index on
+// type: by the one on key it would read the tenant to find a few hosts.
 const listResourcesOfType = `SELECT ` + resourceColumns + ` FROM resource
-	WHERE tenant = $1 AND key > $2 AND key < $3 AND type_key = $5 ORDER BY key LIMIT $4`
+	WHERE tenant = $1 AND (type_key, key) > ($5, $2) AND (type_key, key) < ($5, $3) ORDER BY type_key, key LIMIT $4`
 
 // Resources lists by key. under "" means the whole tenant, else only what lies
 // below that key; typ "" means all types (compared without case). A limit that
@@ -73,26 +78,34 @@ func (db *DB) Resources(ctx context.Context, tenant, under, typ string, p arm.Pa
 	return out, nil
 }
 
+// listBoundResources lists what is bound to the key $2 or into the range $3 to
+// $4 below it. The first range holds both, and is what the index is asked for.
 const listBoundResources = `SELECT ` + resourceColumns + ` FROM resource
-	WHERE tenant = $1 AND (key > $2 AND key < $3
-		OR bound_key <> '' AND bound_key = $4
-		OR bound_key <> '' AND bound_key > $2 AND bound_key < $3)
-	ORDER BY key`
+	WHERE tenant = $1 AND bound_key <> '' AND bound_key >= $2 AND bound_key < $4 AND (bound_key = $2 OR bound_key > $3)`
 
 // Resources lists everything below the key "under", and with bound also what is
 // bound to under or to something below it.
 func (t *writeTx) Resources(under string, bound bool) ([]arm.Resource, error) {
 	under = fold(under)
 	lo, hi := below(under)
-	stmt, args := listResources, []any{t.tenant, lo, hi, limit(0)}
-	if bound {
-		stmt, args = listBoundResources, []any{t.tenant, lo, hi, under}
-	}
-	out, err := many(t.ctx, t.q, scanResource, stmt, args...)
+	out, err := many(t.ctx, t.q, scanResource, listResources, t.tenant, lo, hi, limit(0))
 	if err != nil {
 		return nil, fmt.Errorf("listing what is below %s: %w", under, err)
 	}
-	return out, nil
+	if !bound {
+		return out, nil
+	}
+	more, err := many(t.ctx, t.q, scanResource, listBoundResources, t.tenant, under, lo, hi)
+	if err != nil {
+		return nil, fmt.Errorf("listing what is bound to %s: %w", under, err)
+	}
+	return byKey(append(out, more...), func(r arm.Resource) resource.ID { return r.ID }), nil
+}
+
+// byKey sorts by the keys of IDs and leaves each but once.
+func byKey[T any](all []T, id func(T) resource.ID) []T {
+	slices.SortFunc(all, func(a, b T) int { return cmp.Compare(id(a).Key(), id(b).Key()) })
+	return slices.CompactFunc(all, func(a, b T) bool { return id(a).Equal(id(b)) })
 }
 
 const putResource = `

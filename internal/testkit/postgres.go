@@ -94,7 +94,7 @@ trap 'rm -rf "$dir"' EXIT
 	exit 1
 }
 "$bin/postgres" -D "$dir/data" -k "$dir" -c listen_addresses= -c max_connections=400 \
-	-c fsync=off -c synchronous_commit=off -c full_page_writes=off -c wal_level=minimal -c max_wal_senders=0 -c shared_buffers=32MB -c deadlock_timeout=100ms >>"$dir/log" 2>&1 </dev/null &
+	-c fsync=off -c synchronous_commit=off -c full_page_writes=off -c deadlock_timeout=100ms >>"$dir/log" 2>&1 </dev/null &
 server=$!
 read -r _
 kill -QUIT "$server"

@@ -48,6 +48,7 @@ type ControlPlane struct {
 	evicted    bool
 	down       bool
 	mute       bool // streams stay open and say nothing
+	behind     bool // streams say changes and never that those were all
 	certLife   time.Duration
 	revision   int64
 	placements []fleetapi.Placement
@@ -226,7 +227,9 @@ func (c *ControlPlane) serveChanges(w http.ResponseWriter, r *http.Request) {
 				lines = append(lines, ch)
 			}
 		}
-		lines = append(lines, fleetapi.Change{Revision: c.revision})
+		if !c.behind {
+			lines = append(lines, fleetapi.Change{Revision: c.revision})
+		}
 		wake, kick, mute := c.wake, c.kick, c.mute
 		if !mute {
 			after = c.revision
@@ -371,6 +374,16 @@ func (c *ControlPlane) Mute(mute bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.mute = mute
+	close(c.wake)
+	c.wake = make(chan struct{})
+}
+
+// Behind makes streams say changes and never that those were all, or lets them
+// catch up again.
+func (c *ControlPlane) Behind(behind bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.behind = behind
 	close(c.wake)
 	c.wake = make(chan struct{})
 }

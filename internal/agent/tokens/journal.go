@@ -20,8 +20,9 @@ const (
 	// ShipEvery is how often the journal is shipped.
 	ShipEvery = 500 * time.Millisecond
 
-	// maxRecords bounds the records of one batch on the wire.
-	maxRecords = 500
+	// maxRecords bounds the records of one batch on the wire, so that it stays
+	// under the megabyte that the control plane reads.
+	maxRecords = 200
 	// shipBackoff is the longest pause after the control plane was away.
 	shipBackoff = 5 * time.Second
 )

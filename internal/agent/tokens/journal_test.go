@@ -179,7 +179,7 @@ func TestLargeJournalIsShippedInParts(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	j := journal(t, dir, 0)
-	for i := range 1200 {
+	for i := range 500 {
 		served(t, j, fmt.Sprint("caller-", i), at)
 	}
 	sent := 0
@@ -197,7 +197,7 @@ func TestLargeJournalIsShippedInParts(t *testing.T) {
 	if len(got) != 4 {
 		t.Fatalf("%d batches, want 4", len(got))
 	}
-	for i, want := range []int{500, 500, 200, 1} {
+	for i, want := range []int{200, 200, 100, 1} {
 		if len(got[i].Served) != want || got[i].Batch != got[0].Batch+int64(i) {
 			t.Errorf("batch %d has number %d and %d records, want %d and %d", i, got[i].Batch, len(got[i].Served), got[0].Batch+int64(i), want)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 
 	"golang.org/x/sync/errgroup"
@@ -18,7 +19,7 @@ func feed() []test {
 		{"FeedNeverCutsARevision", feedWhole},
 		{"FeedMissesNothingUnderConcurrentWriters", feedComplete},
 		{"ChangedWakesAtAWrite", changedWakes},
-		{"TenantsAreApart", tenantsApart},
+		{"WaitingWriteEndsWithItsContext", waitingWrite},
 	}
 }
 
@@ -164,33 +165,35 @@ func await(t *testing.T, what string, ch <-chan struct{}) {
 	}
 }
 
-func tenantsApart(t *testing.T, f *fixture) {
-	f.createTenant(other)
-	// A write of one tenant that is under way holds up no other tenant's.
-	f.write(func(arm.Tx) error { return nil })
+// waitingWrite has a write wait for another one of its tenant.
+func waitingWrite(t *testing.T, f *fixture) {
 	inside, leave := make(chan struct{}), make(chan struct{})
-	done := make(chan error, 1)
-	go func() {
-		done <- f.db.Write(t.Context(), event(tenant, "slow"), func(tx arm.Tx) error {
-			close(inside)
-			<-leave
-			return tx.PutResource(node("/subscriptions/S"))
-		})
-	}()
+	first := make(chan error, 1)
+	go func() { first <- f.slow(tenant, inside, leave) }()
 	<-inside
-	// With one writer to the database there is nothing to see but that a
-	// waiting write ends with its context, and that reads do not wait.
 	ctx, cancel := context.WithCancel(t.Context())
+	second := make(chan error, 1)
+	go func() {
+		second <- f.db.Write(ctx, event(tenant, "impatient"), func(arm.Tx) error { return nil })
+	}()
 	cancel()
-	if err := f.db.Write(ctx, event(tenant, "impatient"), func(arm.Tx) error { return nil }); !errors.Is(err, context.Canceled) {
-		t.Errorf("a cancelled write = %v, want %v", err, context.Canceled)
+	if err := <-second; !errors.Is(err, context.Canceled) {
+		t.Errorf("a write that waited = %v, want %v", err, context.Canceled)
 	}
-	if _, err := f.db.Tenants(t.Context()); err != nil {
-		t.Error(err)
-	}
+	// Reads do not wait.
+	same(t, "revision meanwhile", f.revision(), int64(1))
 	close(leave)
-	must(t, <-done)
-	rows, err := f.db.Changes(t.Context(), other, 0, 10)
-	must(t, err)
-	same(t, "the other tenant's feed", len(rows), 1)
+	must(t, <-first)
+	same(t, "revision afterwards", f.revision(), int64(2))
+	same(t, "on record", f.actions(tenant), []string{"slow"})
+}
+
+// slow is a write that says when it has begun and ends when leave is closed.
+func (f *fixture) slow(tenant string, inside, leave chan struct{}) error {
+	var once sync.Once
+	return f.db.Write(f.t.Context(), event(tenant, "slow"), func(arm.Tx) error {
+		once.Do(func() { close(inside) })
+		<-leave
+		return nil
+	})
 }

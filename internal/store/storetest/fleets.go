@@ -18,6 +18,7 @@ func fleets() []test {
 	return []test{
 		{"EnrolmentTokenIsSpentOnce", enrolOnce},
 		{"EnrolmentThatFailsSpendsNothing", enrolFails},
+		{"EnrolmentMayMakeTheCA", enrolWrites},
 		{"EnrolmentTokenExpires", enrolExpires},
 		{"EnrolmentTokenOneWinnerOfMany", enrolRace},
 		{"CertificateRenewedUntilEvicted", certificates},
@@ -79,6 +80,20 @@ func enrolFails(t *testing.T, f *fixture) {
 	same(t, "the error as it is", err == mine, true)
 	same(t, "revision", f.revision(), before)
 	must(t, f.enrol("aa", "01"))
+}
+
+// enrolWrites has issue make the key that it signs with, in the host's tenant.
+func enrolWrites(t *testing.T, f *fixture) {
+	f.token("aa", f.host())
+	ev := event("", "enrol")
+	err := f.db.Enrol(t.Context(), "aa", noon, ev, func(h fleet.Host) (fleet.Certificate, error) {
+		ev.Principal = "host:" + h.UID
+		ca := key(h.Tenant, "ca")
+		return fleet.Certificate{Serial: "01", HostUID: h.UID, Expires: noon}, f.db.AddKey(t.Context(), ca, 0, noon, *event(tenant, "ca"))
+	})
+	must(t, err)
+	same(t, "what issue wrote in the event", ev.Principal, "host:"+node(hostID).UID)
+	same(t, "on record", f.actions(tenant), []string{"ca", "enrol", "token"})
 }
 
 func enrolExpires(t *testing.T, f *fixture) {

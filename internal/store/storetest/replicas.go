@@ -24,6 +24,7 @@ func Replicas(t *testing.T, open func(t *testing.T, chainA, chainB string) (a, b
 	}{
 		{"HearEachOther", "a", "b", hearEachOther},
 		{"FeedHasOneOrder", "a", "b", oneOrder},
+		{"TenantsDoNotWaitForEachOther", "a", "b", tenantsApart},
 		{"ChainsOfTheirOwn", "a", "b", mixed},
 		{"OneChainIsNeverForked", "same", "same", mixed},
 		{"SecretsCreatedOnce", "a", "b", createdOnce},
@@ -102,6 +103,32 @@ func oneOrder(t *testing.T, a, b *fixture) {
 		}
 	}
 	same(t, "rows", rows, 4*each)
+}
+
+// tenantsApart has more writes wait for one tenant than there are connections.
+// Other tenants' writes, and all that takes no revision, go on.
+func tenantsApart(t *testing.T, a, b *fixture) {
+	a.createTenant(other)
+	a.put(node(vaultID))
+	inside, leave := make(chan struct{}), make(chan struct{})
+	var g errgroup.Group
+	g.Go(func() error { return a.slow(tenant, inside, leave) })
+	<-inside
+	for range 40 {
+		g.Go(func() error {
+			return a.db.Write(t.Context(), event(tenant, "waits"), func(arm.Tx) error { return nil })
+		})
+	}
+	for n, f := range []*fixture{a, b} {
+		must(t, f.db.Write(t.Context(), event(other, "goes on"), func(arm.Tx) error { return nil }))
+		must(t, f.db.Record(t.Context(), *event(tenant, "goes on")))
+		f.add(version("s", n))
+		_, err := f.db.Resource(t.Context(), tenant, vaultKey)
+		must(t, err)
+	}
+	close(leave)
+	must(t, g.Wait())
+	a.chains(tenant)
 }
 
 // mixed records on both replicas by every way there is.

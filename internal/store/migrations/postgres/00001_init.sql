@@ -64,7 +64,7 @@ CREATE TABLE attachment (
 	identity_key TEXT COLLATE "C" NOT NULL,
 	PRIMARY KEY (tenant, resource_key, identity_key)
 );
-CREATE INDEX attachment_identity ON attachment (tenant, identity_key);
+CREATE INDEX attachment_identity ON attachment (tenant, identity_key, resource_key);
 
 CREATE TABLE assignment (
 	tenant         TEXT COLLATE "C" NOT NULL,
@@ -83,7 +83,8 @@ CREATE TABLE assignment (
 	PRIMARY KEY (tenant, key)
 );
 CREATE UNIQUE INDEX assignment_once ON assignment (tenant, scope_key, role, principal);
-CREATE INDEX assignment_principal ON assignment (tenant, principal);
+CREATE INDEX assignment_scope ON assignment (tenant, scope_key, key);
+CREATE INDEX assignment_principal ON assignment (tenant, principal, key);
 
 -- A name is unique in the installation, so here the tenant is no part of the key.
 CREATE TABLE claimed_name (

@@ -1,0 +1,171 @@
+// Command innated is the control plane: token service, management API, vaults
+// and the agents' API, over one SQL database. Any number of replicas may run.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/google/renameio/v2"
+	"github.com/spf13/cobra"
+
+	"github.com/innate-id/innate/internal/seal"
+	"github.com/innate-id/innate/internal/server"
+)
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := root().ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "innated:", err)
+		return 1
+	}
+	return 0
+}
+
+func root() *cobra.Command {
+	var config string
+	var check bool
+	c := &cobra.Command{
+		Use:           "innated --config FILE",
+		Short:         "The control plane of Innate",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Version:       server.Version,
+		Args:          cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := server.ReadConfig(config)
+			if err != nil {
+				return err
+			}
+			if check {
+				_, err := fmt.Fprintln(c.OutOrStdout(), "the configuration is valid")
+				return err
+			}
+			return serve(c, cfg)
+		},
+	}
+	c.PersistentFlags().StringVar(&config, "config", "/etc/innate/innated.yaml", "configuration file")
+	c.Flags().BoolVar(&check, "check", false, "check the configuration and exit")
+	c.AddCommand(bootstrapCommand(&config))
+	return c
+}
+
+func logger(w io.Writer) *slog.Logger { return slog.New(slog.NewJSONHandler(w, nil)) }
+
+func serve(c *cobra.Command, cfg server.Config) error {
+	if _, err := os.Stat(cfg.RootKeyFile); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("the root key %s is missing; a new installation begins with: innated bootstrap", cfg.RootKeyFile)
+	}
+	s, err := server.Open(c.Context(), cfg, logger(c.ErrOrStderr()), time.Now)
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(c.OutOrStdout(), "ready: %s on %s\n", s.Names.Authority(), s.Addr()); err != nil {
+		s.Close()
+		return err
+	}
+	return s.Serve(c.Context())
+}
+
+// bootstrapped is what bootstrap prints.
+type bootstrapped struct {
+	TenantID       string `json:"tenantId"`
+	SubscriptionID string `json:"subscriptionId"`
+	ResourceGroup  string `json:"resourceGroup"`
+	// Host and Owner are the resource IDs of the first machine and of the
+	// build agent that owns the subscription.
+	Host  string `json:"host"`
+	Owner string `json:"owner"`
+	// EnrolmentToken enrols the host once; absent with --token-file.
+	EnrolmentToken string    `json:"enrolmentToken,omitempty"`
+	TokenExpires   time.Time `json:"enrolmentTokenExpires"`
+	// CA is the local CA's certificate in PEM, if there is one.
+	CA string `json:"ca,omitempty"`
+}
+
+func bootstrapCommand(config *string) *cobra.Command {
+	var q server.Bootstrap
+	var tokenFile string
+	c := &cobra.Command{
+		Use:   "bootstrap --host NAME",
+		Short: "Begin an installation: root key, tenant, first host, owner",
+		Long: `Begin an installation. It makes, where missing, the root key, a tenant with a subscription, a first host, and a
+build agent "ops" on that host whose identity owns the subscription; and it makes a one-time token that enrols the
+host. From there everything is done with roles, by programs run as ops on that host:
+
+  innate run --agent-socket /run/innate/agent.sock OWNER-ID -- COMMAND
+
+Run again, it completes what a run that was cut short left out, and makes a new token: that is also the way back
+in when the first host is lost.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := server.ReadConfig(*config)
+			if err != nil {
+				return err
+			}
+			return bootstrap(c, cfg, q, tokenFile)
+		},
+	}
+	c.Flags().StringVar(&q.Host, "host", "", "name of the first host")
+	c.Flags().StringVar(&q.TenantName, "name", "innate", "name of the tenant")
+	c.Flags().StringVar(&q.Group, "group", "innate", "resource group of the first host")
+	c.Flags().StringVar(&q.Location, "location", "local", "location of the resource group")
+	c.Flags().StringArrayVar(&q.Selectors, "selector", []string{"unix:uid:0"}, "which users of the host may run programs as ops")
+	c.Flags().StringVar(&tokenFile, "token-file", "", "write the one-time token to this file (0600) instead of printing it")
+	_ = c.MarkFlagRequired("host") // the flag exists: six lines above
+	return c
+}
+
+func bootstrap(c *cobra.Command, cfg server.Config, q server.Bootstrap, tokenFile string) error {
+	if _, err := os.Stat(cfg.RootKeyFile); errors.Is(err, fs.ErrNotExist) {
+		if _, err := seal.CreateFile(cfg.RootKeyFile); err != nil {
+			return err
+		}
+	}
+	cfg.Listen = "127.0.0.1:0" // nothing is served; innated may be running already
+	s, err := server.Open(c.Context(), cfg, logger(c.ErrOrStderr()), time.Now)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	q.Owner = "ops"
+	if q.Tenant, q.Subscription, err = s.Only(c.Context()); err != nil {
+		return err
+	}
+	b, err := s.Bootstrap(c.Context(), q)
+	if err != nil {
+		return err
+	}
+	token, expires, err := s.Enrolment(c.Context(), b.Tenant, b.Host)
+	if err != nil {
+		return err
+	}
+	out := bootstrapped{
+		TenantID: b.Tenant, SubscriptionID: b.Subscription, ResourceGroup: q.Group, Host: b.Host.String(), Owner: b.Owner.String(),
+		EnrolmentToken: token, TokenExpires: expires.UTC().Truncate(time.Second),
+	}
+	if tokenFile != "" {
+		if err := renameio.WriteFile(tokenFile, []byte(token), 0o600, renameio.WithStaticPermissions(0o600)); err != nil {
+			return fmt.Errorf("writing the token: %w", err)
+		}
+		out.EnrolmentToken = ""
+	}
+	if s.CA != nil {
+		out.CA = string(s.CA.PEM())
+	}
+	e := json.NewEncoder(c.OutOrStdout())
+	e.SetIndent("", "  ")
+	return e.Encode(out)
+}

@@ -1,0 +1,32 @@
+#!/bin/sh
+# Installs what the tests need and this machine lacks: Debian packages (as
+# root), Go modules, npm packages. What cannot be installed is named, and the
+# tests that need it fail by name.
+set -eu
+cd "$(dirname "$0")"
+
+want=""
+ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres >/dev/null 2>&1 || want="$want postgresql"
+command -v node >/dev/null 2>&1 || want="$want nodejs"
+command -v npm >/dev/null 2>&1 || want="$want npm"
+command -v curl >/dev/null 2>&1 || want="$want curl"
+command -v gcc >/dev/null 2>&1 || want="$want gcc libc6-dev" # the race detector links with it
+if [ -n "$want" ]; then
+	if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
+		echo "deps: missing:$want; install them (Debian: apt-get install$want) and run make deps again" >&2
+		exit 1
+	fi
+	export DEBIAN_FRONTEND=noninteractive
+	apt-get update -qq
+	# shellcheck disable=SC2086 # a list
+	apt-get install -y -qq --no-install-recommends $want
+fi
+
+go mod download
+(cd e2e && go mod download)
+
+# npm ci removes and installs all; only when the lock is newer than what is there.
+stamp=e2e/js/node_modules/.package-lock.json
+if [ ! -e "$stamp" ] || [ e2e/js/package-lock.json -nt "$stamp" ]; then
+	(cd e2e/js && npm ci --no-audit --no-fund)
+fi

@@ -1,0 +1,67 @@
+package store
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestQueriesGoByTheirIndex keeps what is read for a token or a page from
+// growing with the tenant: SQLite's planner is asked which index it takes and
+// how much of it.
+func TestQueriesGoByTheirIndex(t *testing.T) {
+	t.Parallel()
+	db, err := Open(t.Context(), Config{SQLite: filepath.Join(t.TempDir(), "innate.db"), Chain: "c"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	for _, tt := range []struct {
+		stmt string
+		args int
+		want []string
+	}{
+		{getIdentities, 2, []string{"SEARCH a USING COVERING INDEX sqlite_autoindex_attachment_1 (tenant=? AND resource_key=?)", "principal_resource (tenant=? AND resource_key=?)"}},
+		{getSystemIdentity, 2, []string{"principal_resource (tenant=? AND resource_key=?)"}},
+		{getPrincipalOf, 2, []string{"principal_resource (tenant=? AND resource_key=?)"}},
+		{attachedTo, 2, []string{"attachment_identity (tenant=? AND identity_key=?)"}},
+		{detachTo, 2, []string{"attachment_identity (tenant=? AND identity_key=?)"}},
+		{assignmentsOf, 9, []string{"(tenant=? AND principal=?)"}},
+		{listAssignmentsAt, 4, []string{"assignment_scope (tenant=? AND (scope_key,key)>(?,?)"}},
+		{listAssignmentsOfAt, 5, []string{"assignment_principal (tenant=? AND principal=? AND key>?)"}},
+		{listAssignmentsOfBelow, 6, []string{"assignment_principal (tenant=? AND (principal,key)>(?,?)"}},
+		{sameAssignment, 4, []string{"(tenant=? AND scope_key=? AND role=? AND principal=?)"}},
+		{deleteAssignmentsWithin, 4, []string{"(tenant=? AND scope_key>? AND scope_key<?)"}},
+		{listResources, 4, []string{"(tenant=? AND key>? AND key<?)"}},
+		{listResourcesOfType, 5, []string{"resource_type (tenant=? AND (type_key,key)>(?,?)"}},
+		{listBoundResources, 4, []string{"resource_bound (tenant=? AND bound_key>? AND bound_key<?)"}},
+		{getVaultNamed, 1, []string{"(kind=? AND name=?)", "(tenant=? AND key=?)"}},
+		{getAPI, 2, []string{"(tenant=? AND audience_key=?)"}},
+		{hostOf, 1, []string{"(serial=?)", "(tenant=? AND uid=?)"}},
+		{getLatest, 3, []string{"(tenant=? AND vault_key=? AND name_key=?)", "(tenant=? AND vault_key=? AND name_key=? AND number=?)"}},
+		{listSecrets, 5, []string{"(tenant=? AND vault_key=? AND name_key>?)"}},
+		{listVersions, 5, []string{"(tenant=? AND vault_key=? AND name_key=? AND number<?)"}},
+		{listChanges, 3, []string{"(tenant=? AND revision>? AND revision<?)"}},
+		{listBatches, 4, []string{"(tenant=? AND chain=? AND seq>?)"}},
+		{purgeDue, 1, []string{"secret_purge (purge_ms>? AND purge_ms<?)"}},
+	} {
+		plan, err := many(t.Context(), db.read, scanPlan, "EXPLAIN QUERY PLAN "+tt.stmt, make([]any, tt.args)...)
+		if err != nil {
+			t.Errorf("%s: %v", tt.stmt, err)
+			continue
+		}
+		text := strings.Join(plan, "\n")
+		for _, want := range tt.want {
+			if !strings.Contains(text, want) {
+				t.Errorf("%s\n\tgoes by\n%s\n\twant it to go by %q", tt.stmt, text, want)
+			}
+		}
+	}
+}
+
+func scanPlan(r row) (string, error) {
+	var id, parent, unused int
+	var detail string
+	err := r.Scan(&id, &parent, &unused, &detail)
+	return detail, err
+}
