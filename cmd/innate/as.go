@@ -31,7 +31,7 @@ type acting struct {
 
 // actAs makes this command act as name. Within a workload ("innate run", or a
 // machine with an endpoint of its own) and without a name it acts as that
-// workload; else as fallback, which may be "" for nobody.
+// workload; else as fallback.
 func actAs(ctx context.Context, f *flags, name, fallback, clientID string) (*acting, error) {
 	a := &acting{id: &client.Identity{ClientID: clientID}, http: http.DefaultClient, release: func() {}}
 	in, _, err := f.instance()
@@ -50,9 +50,6 @@ func actAs(ctx context.Context, f *flags, name, fallback, clientID string) (*act
 	}
 	if err != nil {
 		return nil, err
-	}
-	if name == "" {
-		return nil, fmt.Errorf("this shell is no workload: say which one to act as with --as NAME, or run it under \"innate run NAME --\"")
 	}
 	env, release, err := workloadEnv(ctx, f, "", name)
 	if err != nil {

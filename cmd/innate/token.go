@@ -18,11 +18,11 @@ func tokenCommand(f *flags) *cobra.Command {
 		Short: "Ask the local endpoint for a token, as a workload does",
 		Long: `Ask the local endpoint for a token, as a workload does, and print it.
 
-Within "innate run" it acts as that workload; from a plain shell say as which one with --as.`,
+Within "innate run" it acts as that workload; from a plain shell as ops, or as --as says.`,
 		Example: "  innate token --as vm1 --resource https://vault.azure.net --decode",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			a, err := actAs(c.Context(), f, as, "", clientID)
+			a, err := actAs(c.Context(), f, as, "ops", clientID)
 			if err != nil {
 				return err
 			}
@@ -41,18 +41,14 @@ Within "innate run" it acts as that workload; from a plain shell say as which on
 	c.Flags().StringVar(&resource, "resource", "", "the API that the token is for, for example https://vault.azure.net")
 	c.Flags().StringVar(&clientID, "client-id", "", "client id of a user-assigned identity (default: the workload's default identity)")
 	c.Flags().BoolVar(&decode, "decode", false, "print header and claims, without the signature, instead of the token")
-	asFlag(c, f, &as, "")
+	asFlag(c, f, &as, "ops")
 	_ = c.MarkFlagRequired("resource") // the flag exists: three lines above
 	return c
 }
 
 // asFlag adds --as.
 func asFlag(c *cobra.Command, f *flags, as *string, fallback string) {
-	usage := "act as this sample resource or resource ID"
-	if fallback != "" {
-		usage += " (default: the workload that this shell is, else " + fallback + ")"
-	}
-	c.Flags().StringVar(as, "as", "", usage)
+	c.Flags().StringVar(as, "as", "", "act as this sample resource or resource ID (default: the workload that this shell is, else "+fallback+")")
 	_ = c.RegisterFlagCompletionFunc("as", completeNames(f)) // the flag exists: one line above
 }
 
