@@ -107,5 +107,6 @@ func (s Selector) matches(p Principal) bool {
 		return strings.EqualFold(s.Object, p.ID)
 	}
 	// A system-assigned identity has no resource ID of its own to be asked by.
-	return !p.System && strings.EqualFold(strings.TrimSuffix(s.Resource, "/"), p.Resource.String())
+	id, err := resource.Parse(s.Resource)
+	return err == nil && !p.System && id.Equal(p.Resource)
 }

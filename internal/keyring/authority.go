@@ -6,11 +6,9 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/hex"
 	"encoding/pem"
 	"fmt"
 	"net/url"
@@ -30,16 +28,17 @@ type Authority struct {
 
 // Authority returns the tenant's authority of this kind ([KindFleetCA], or
 // with tenant "" [KindServerCA]); the first call creates it. domain is what a
-// new server authority is confined to: it can vouch for no name outside.
+// server authority is confined to: it can vouch for no name outside, and so an
+// installation that moves to another domain gets another one.
 func (r *Ring) Authority(ctx context.Context, tenant, kind, domain string) (*Authority, error) {
-	id := tenant + "/" + kind
+	id := tenant + "/" + kind + "/" + domain
 	r.mu.Lock()
 	have := r.cas[id]
 	r.mu.Unlock()
 	if have != nil {
 		return have, nil
 	}
-	v, err, _ := r.flight.Do("ca/"+id, func() (any, error) { return r.authority(ctx, tenant, kind, domain) })
+	v, err := r.together(ctx, "ca/"+id, func(ctx context.Context) (any, error) { return r.authority(ctx, tenant, kind, domain) })
 	if err != nil {
 		return nil, fmt.Errorf("opening the certificate authority %s: %w", kind, err)
 	}
@@ -59,21 +58,23 @@ func (r *Ring) authority(ctx context.Context, tenant, kind, domain string) (*Aut
 		if err != nil {
 			return nil, err
 		}
-		if len(recs) > 0 {
-			key, cert, err := r.openKey(ctx, recs[len(recs)-1])
+		for _, rec := range slices.Backward(recs) {
+			key, cert, err := r.openKey(ctx, rec)
 			if err != nil {
 				return nil, err
 			}
-			return &Authority{cert: cert, key: key, now: r.Now}, nil
+			if kind != KindServerCA || slices.Contains(cert.PermittedDNSDomains, domain) {
+				return &Authority{cert: cert, key: key, now: r.Now}, nil
+			}
 		}
-		if err := r.addAuthority(ctx, tenant, kind, domain); err != nil && !problem.Is(err, problem.Conflict) {
+		if err := r.addAuthority(ctx, tenant, kind, domain, len(recs)); err != nil && !problem.Is(err, problem.Conflict) {
 			return nil, err
 		}
 	}
 	return nil, fmt.Errorf("it was made but cannot be read")
 }
 
-func (r *Ring) addAuthority(ctx context.Context, tenant, kind, domain string) error {
+func (r *Ring) addAuthority(ctx context.Context, tenant, kind, domain string, known int) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return fmt.Errorf("generating a key: %w", err)
@@ -96,12 +97,11 @@ func (r *Ring) addAuthority(ctx context.Context, tenant, kind, domain string) er
 	if err != nil {
 		return err
 	}
-	sum := sha256.Sum256(cert.Raw)
-	rec := Record{Tenant: tenant, Kind: kind, ID: hex.EncodeToString(sum[:]), Public: cert.Raw, Created: now, NotBefore: now}
+	rec := Record{Tenant: tenant, Kind: kind, ID: thumbprint(kind, cert.Raw), Public: cert.Raw, Created: now, NotBefore: now}
 	if err := r.sealKey(ctx, &rec, key); err != nil {
 		return err
 	}
-	return r.Store.AddKey(ctx, rec, 0, time.Time{}, audit.Event{
+	return r.Store.AddKey(ctx, rec, known, time.Time{}, audit.Event{
 		Tenant: tenant, At: now, Action: "Innate.Keys/create/action", Target: "/", Outcome: audit.Allowed,
 		Principal: "system:keyring", Reason: "certificate authority " + kind + " " + rec.ID,
 	})

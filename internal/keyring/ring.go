@@ -15,9 +15,11 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha1"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"math/big"
 	"sync"
@@ -60,7 +62,7 @@ type Ring struct {
 	flight singleflight.Group
 	mu     sync.Mutex
 	sets   map[string]*set        // by tenant; guarded by mu
-	cas    map[string]*Authority  // by tenant and kind; guarded by mu
+	cas    map[string]*Authority  // by tenant, kind and domain; guarded by mu
 	leaves map[string]*serverLeaf // by server name; guarded by mu
 }
 
@@ -99,15 +101,24 @@ func (r *Ring) Signer(ctx context.Context, tenant string) (token.Signer, error) 
 	return token.Signer{KeyID: k.rec.ID, Key: k.key}, nil
 }
 
-// current is the newest key whose time has come.
-func (s *set) current(now time.Time) (signingKey, bool) {
+// current is the newest key whose time has come. Before the time of all of
+// them it is the oldest: then this clock is behind the one that made it.
+func (s *set) current(now time.Time) (k signingKey, ok bool) {
 	for i := len(s.keys) - 1; i >= 0; i-- {
-		k := s.keys[i]
-		if !k.rec.NotBefore.After(now) && (k.rec.Retire.IsZero() || now.Before(k.rec.Retire)) {
-			return k, true
+		if !s.keys[i].published(now) {
+			continue
+		}
+		k, ok = s.keys[i], true
+		if !k.rec.NotBefore.After(now) {
+			break
 		}
 	}
-	return signingKey{}, false
+	return k, ok
+}
+
+// published reports whether the key has not retired.
+func (k signingKey) published(now time.Time) bool {
+	return k.rec.Retire.IsZero() || now.Before(k.rec.Retire)
 }
 
 // PublicKey returns the published key with this id. A key that is not known is
@@ -119,7 +130,7 @@ func (r *Ring) PublicKey(ctx context.Context, tenant, kid string) (crypto.Public
 			return nil, false, err
 		}
 		for _, k := range s.keys {
-			if k.rec.ID == kid && (k.rec.Retire.IsZero() || r.Now().Before(k.rec.Retire)) {
+			if k.rec.ID == kid && k.published(r.Now()) {
 				return k.cert.PublicKey, true, nil
 			}
 		}
@@ -135,10 +146,10 @@ func (r *Ring) JWKS(ctx context.Context, tenant string) (jose.JSONWebKeySet, err
 	}
 	out := jose.JSONWebKeySet{Keys: []jose.JSONWebKey{}}
 	for _, k := range s.keys {
-		if !k.rec.Retire.IsZero() && !r.Now().Before(k.rec.Retire) {
+		if !k.published(r.Now()) {
 			continue
 		}
-		thumb := sha1.Sum(k.cert.Raw) // x5t is SHA-1 by definition (RFC 7517 section 4.8)
+		thumb := sha1.Sum(k.cert.Raw)
 		out.Keys = append(out.Keys, jose.JSONWebKey{
 			Key: k.cert.PublicKey, KeyID: k.rec.ID, Use: "sig", Algorithm: string(jose.RS256),
 			Certificates: []*x509.Certificate{k.cert}, CertificateThumbprintSHA1: thumb[:],
@@ -150,7 +161,7 @@ func (r *Ring) JWKS(ctx context.Context, tenant string) (jose.JSONWebKeySet, err
 // Tend does what is due for the tenant's signing keys: the first key, and the
 // next one when the current one comes near its end. Call it at start and every hour.
 func (r *Ring) Tend(ctx context.Context, tenant string) error {
-	_, err, _ := r.flight.Do("tend/"+tenant, func() (any, error) {
+	_, err := r.together(ctx, "tend/"+tenant, func(ctx context.Context) (any, error) {
 		s, err := r.set(ctx, tenant, true)
 		if err != nil {
 			return nil, err
@@ -165,6 +176,20 @@ func (r *Ring) Tend(ctx context.Context, tenant string) error {
 		return nil, nil
 	})
 	return err
+}
+
+// flightTime ends a flight over a database that has stopped answering.
+const flightTime = time.Minute
+
+// together runs f once for all who call it with the same key at the same time.
+// It does not end when the first of them leaves.
+func (r *Ring) together(ctx context.Context, key string, f func(context.Context) (any, error)) (any, error) {
+	v, err, _ := r.flight.Do(key, func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flightTime)
+		defer cancel()
+		return f(ctx)
+	})
+	return v, err
 }
 
 // Rotate publishes a new key that signs after [Config.Publish].
@@ -209,9 +234,8 @@ func (r *Ring) generate(ctx context.Context, tenant string, from time.Time) (Rec
 	if err != nil {
 		return Record{}, err
 	}
-	thumb := sha1.Sum(cert.Raw)
 	rec := Record{
-		Tenant: tenant, Kind: KindSigning, ID: base64.RawURLEncoding.EncodeToString(thumb[:]),
+		Tenant: tenant, Kind: KindSigning, ID: thumbprint(KindSigning, cert.Raw),
 		Public: cert.Raw, Created: now, NotBefore: from,
 	}
 	return rec, r.sealKey(ctx, &rec, key)
@@ -232,8 +256,24 @@ func sealContext(rec Record) seal.Context {
 	return seal.Context{Tenant: rec.Tenant, Kind: "key/" + rec.Kind, ID: rec.ID, Version: "1"}
 }
 
-// openKey unseals rec's key and parses its certificate.
+// thumbprint is what a key is called after: x5t for signing keys, which is SHA-1
+// by definition (RFC 7517 section 4.8), the SHA-256 fingerprint for CAs.
+func thumbprint(kind string, certificate []byte) string {
+	if kind == KindSigning {
+		sum := sha1.Sum(certificate)
+		return base64.RawURLEncoding.EncodeToString(sum[:])
+	}
+	sum := sha256.Sum256(certificate)
+	return hex.EncodeToString(sum[:])
+}
+
+// openKey unseals rec's key and parses its certificate. The certificate is not
+// sealed, and what it says is published and trusted; but the seal holds the
+// record's ID, and the ID is the certificate's thumbprint.
 func (r *Ring) openKey(ctx context.Context, rec Record) (crypto.Signer, *x509.Certificate, error) {
+	if thumbprint(rec.Kind, rec.Public) != rec.ID {
+		return nil, nil, fmt.Errorf("the certificate of key %s is another one: the record was changed in the database", rec.ID)
+	}
 	der, err := r.Box.Open(ctx, sealContext(rec), rec.Sealed)
 	if err != nil {
 		return nil, nil, err

@@ -11,6 +11,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"math"
 
 	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/aead/subtle"
@@ -52,6 +53,9 @@ func (b *Box) Seal(ctx context.Context, c Context, plaintext []byte) ([]byte, er
 	wrapped, err := b.Root.Wrap(ctx, key, c.bytes())
 	if err != nil {
 		return nil, fmt.Errorf("wrapping a data key: %w", err)
+	}
+	if len(wrapped) > math.MaxUint16 {
+		return nil, fmt.Errorf("wrapping a data key: the wrapped key is %d bytes long; at most %d have room", len(wrapped), math.MaxUint16)
 	}
 	a, err := subtle.NewAESGCM(key)
 	if err != nil {

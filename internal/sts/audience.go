@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/innate-id/innate/internal/problem"
@@ -47,11 +49,24 @@ var public = map[string]Family{
 	"api://azureadtokenexchange":           Exchange,
 }
 
-// canonical is how audiences compare: without case and trailing slashes.
+// canonical is how audiences compare: without case and trailing slashes. It is
+// for identifiers only: letters outside ASCII can fold to letters of ASCII.
 func canonical(aud string) string { return strings.ToLower(strings.TrimRight(aud, "/")) }
+
+// identifier reports whether aud can be an audience at all: printable ASCII
+// without spaces, at most 1024 bytes.
+func identifier(aud string) bool {
+	return len(aud) <= 1024 && strings.IndexFunc(aud, func(r rune) bool { return r <= ' ' || r >= 0x7f }) < 0
+}
+
+// account is a storage account's name, or its secondary endpoint's.
+var account = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
 // family returns the family of an audience that is not a tenant's own.
 func (s *Service) family(aud string) (Family, bool) {
+	if !identifier(aud) {
+		return "", false
+	}
 	c := canonical(aud)
 	if f, ok := public[c]; ok {
 		return f, true
@@ -62,14 +77,12 @@ func (s *Service) family(aud string) (Family, bool) {
 	case canonical(s.Names.Vaults()):
 		return KeyVault, true
 	}
-	u, err := url.Parse(c)
-	if err != nil || u.Scheme != "https" || u.Path != "" {
-		return "", false
-	}
-	// A storage account's own name: {account}.blob.{suffix}.
-	account, suffix, _ := strings.Cut(u.Host, ".")
-	if account != "" && (suffix == "blob.core.windows.net" || suffix == "blob."+strings.ToLower(s.Names.Authority())) {
-		return Storage, true
+	// A storage account's own name: https://{account}.blob.{suffix}.
+	if host, ok := strings.CutPrefix(c, "https://"); ok {
+		name, suffix, _ := strings.Cut(host, ".")
+		if account.MatchString(name) && (suffix == "blob.core.windows.net" || suffix == "blob."+strings.ToLower(s.Names.Authority())) {
+			return Storage, true
+		}
 	}
 	return "", false
 }
@@ -80,8 +93,8 @@ func (s *Service) audience(ctx context.Context, tenant, asked string) (Audience,
 	if asked == "" {
 		return Audience{}, problem.Errorf(problem.MissingParameter, "AADSTS900144: The request must contain the following parameter: 'resource' or 'scope'.")
 	}
-	if len(asked) > 1024 || strings.ContainsFunc(asked, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
-		return Audience{}, problem.Errorf(problem.UnknownAudience, "AADSTS500011: The resource is not an identifier: it is over 1024 bytes long or has spaces or control characters.")
+	if !identifier(asked) {
+		return Audience{}, problem.Errorf(problem.UnknownAudience, "AADSTS500011: The resource is not an identifier: it is over 1024 bytes long, or has spaces, control characters or letters outside ASCII.")
 	}
 	if f, ok := s.family(asked); ok {
 		return Audience{Family: f, Value: asked, Version: 1}, nil
@@ -100,21 +113,30 @@ func (s *Service) audience(ctx context.Context, tenant, asked string) (Audience,
 	return Audience{Family: Registered, Value: asked, Version: 1}, nil
 }
 
+// foreign are the domains of the field's own APIs.
+var foreign = []string{"azure.com", "azure.net", "windows.net", "microsoft.com", "microsoftonline.com", "azconfig.io"}
+
 // Reserved reports whether a tenant may not register this audience: it is
-// public, or ours.
+// public, or ours, or some reader could take it for one that is.
 func (s *Service) Reserved(aud string) bool {
-	if _, ok := s.family(aud); ok {
+	if _, ok := s.family(aud); ok || !identifier(aud) {
 		return true
 	}
 	u, err := url.Parse(canonical(aud))
-	if err != nil {
+	if err != nil || u.Host == "" || u.User != nil || strings.ContainsAny(aud, "?#\\%") {
 		return true
 	}
-	host := u.Hostname()
-	for _, d := range []string{s.Names.Domain, "azure.com", "azure.net", "windows.net", "microsoft.com", "microsoftonline.com"} {
-		if host == d || strings.HasSuffix(host, "."+d) {
+	host := strings.TrimRight(u.Hostname(), ".")
+	if _, ok := public[host]; ok { // a public API's application id, as api://{id}
+		return true
+	}
+	for label := range strings.SplitSeq(host, ".") {
+		// Punycode of nothing but ASCII: lenient readers make plain letters of it.
+		if strings.HasPrefix(label, "xn--") && strings.HasSuffix(label, "-") {
 			return true
 		}
 	}
-	return false
+	return slices.ContainsFunc(append([]string{strings.ToLower(s.Names.Domain)}, foreign...), func(d string) bool {
+		return host == d || strings.HasSuffix(host, "."+d)
+	})
 }

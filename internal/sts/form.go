@@ -3,6 +3,7 @@ package sts
 import (
 	"encoding/base64"
 	"io"
+	"log/slog"
 	"mime"
 	"net/http"
 	"net/url"
@@ -28,6 +29,9 @@ type Form struct {
 
 // String keeps credentials out of logs.
 func (f Form) String() string { return "form of client " + f.ClientID + " [redacted]" }
+
+// LogValue does the same where a handler would look inside.
+func (f Form) LogValue() slog.Value { return slog.StringValue(f.String()) }
 
 // readForm reads the body of a token request.
 func readForm(r *http.Request) (Form, error) {
@@ -94,12 +98,16 @@ func (f *Form) basic(r *http.Request) error {
 
 // audience is the one API that the form asks for: resource (v1), or a scope of
 // one "{resource}/.default" beside the OpenID Connect scopes.
-func (f Form) audience() (string, error) {
+func (f Form) audience(v1 bool) (string, error) {
 	if f.Resource != "" {
 		return f.Resource, nil
 	}
 	if f.Scope == "" {
-		return "", problem.Errorf(problem.MissingParameter, "AADSTS900144: The request body must contain the following parameter: 'scope'.")
+		missing := "scope"
+		if v1 {
+			missing = "resource"
+		}
+		return "", problem.Errorf(problem.MissingParameter, "AADSTS900144: The request body must contain the following parameter: '%s'.", missing)
 	}
 	var found []string
 	for _, s := range strings.Fields(f.Scope) {

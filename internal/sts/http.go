@@ -1,6 +1,7 @@
 package sts
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -58,7 +59,7 @@ func (s *Service) tenantNamed(r *http.Request, name string) (string, error) {
 	case "common", "organizations", "consumers":
 		return "", problem.Errorf(problem.Invalid, "AADSTS50059: No tenant-identifying information found in the request: use the tenant's id instead of %q", name)
 	}
-	if _, err := uuid.Parse(name); err != nil || len(name) != 36 {
+	if !guid(name) {
 		return "", unknownTenant(name)
 	}
 	t, err := s.Directory.Store.Tenant(r.Context(), strings.ToLower(name))
@@ -71,16 +72,14 @@ func (s *Service) tenantNamed(r *http.Request, name string) (string, error) {
 	return t.ID, nil
 }
 
-func unknownTenant(name string) error {
-	return problem.Errorf(problem.UnknownTenant, "AADSTS90002: Tenant '%s' not found. Check to make sure you have the correct tenant ID.", clip(name))
+// guid reports whether name is a GUID in the form that tenants' ids have.
+func guid(name string) bool {
+	_, err := uuid.Parse(name)
+	return err == nil && len(name) == 36
 }
 
-// tokenAnswer is the token endpoint's success (RFC 6749 section 5.1).
-type tokenAnswer struct {
-	TokenType    string `json:"token_type"`
-	ExpiresIn    int64  `json:"expires_in"`
-	ExtExpiresIn int64  `json:"ext_expires_in"`
-	AccessToken  string `json:"access_token"`
+func unknownTenant(name string) error {
+	return problem.Errorf(problem.UnknownTenant, "AADSTS90002: Tenant '%s' not found. Check to make sure you have the correct tenant ID.", clip(name))
 }
 
 func (s *Service) serveToken(w http.ResponseWriter, r *http.Request, tenant string, v1 bool) error {
@@ -91,28 +90,65 @@ func (s *Service) serveToken(w http.ResponseWriter, r *http.Request, tenant stri
 	if err != nil {
 		return err
 	}
-	f, err := readForm(r)
+	req, g, err := readRequest(r, v1)
+	if err != nil {
+		// Refused, and recorded, as what cannot be granted is.
+		g = func(context.Context, *Service, Request) (subject, error) { return subject{}, err }
+	}
+	req.Tenant = id
+	out, err := s.Issue(r.Context(), access.Caller{Tenant: id, Request: web.RequestID(r.Context())}, req, g)
 	if err != nil {
 		return err
 	}
+	return s.writeToken(w, out, v1)
+}
+
+// readRequest reads what a client posted.
+func readRequest(r *http.Request, v1 bool) (Request, grant, error) {
+	f, err := readForm(r)
+	if err != nil {
+		return Request{}, nil, err
+	}
 	if f.GrantType == "" {
-		return problem.Errorf(problem.MissingParameter, "AADSTS900144: The request body must contain the following parameter: 'grant_type'.")
+		return Request{}, nil, problem.Errorf(problem.MissingParameter, "AADSTS900144: The request body must contain the following parameter: 'grant_type'.")
 	}
 	g, ok := grants[f.GrantType]
 	if !ok {
-		return problem.Errorf(problem.UnsupportedGrant, "AADSTS70003: The app requested an unsupported grant type '%s'. Supported: client_credentials.", clip(f.GrantType))
+		return Request{}, nil, problem.Errorf(problem.UnsupportedGrant, "AADSTS70003: The app requested an unsupported grant type '%s'. Supported: client_credentials.", clip(f.GrantType))
 	}
-	aud, err := f.audience()
-	if err != nil {
-		return err
-	}
-	out, err := s.Issue(r.Context(), access.Caller{Tenant: id, Request: web.RequestID(r.Context())}, Request{Tenant: id, Audience: aud, Form: &f}, g)
-	if err != nil {
-		return err
-	}
+	aud, err := f.audience(v1)
+	return Request{Audience: aud, Form: &f}, g, err
+}
+
+// tokenAnswer is the token endpoint's success (RFC 6749 section 5.1).
+type tokenAnswer struct {
+	TokenType    string `json:"token_type"`
+	ExpiresIn    int64  `json:"expires_in"`
+	ExtExpiresIn int64  `json:"ext_expires_in"`
+	AccessToken  string `json:"access_token"`
+}
+
+// tokenAnswerV1 is version 1's, in which all numbers are text.
+type tokenAnswerV1 struct {
+	TokenType    string `json:"token_type"`
+	ExpiresIn    int64  `json:"expires_in,string"`
+	ExtExpiresIn int64  `json:"ext_expires_in,string"`
+	ExpiresOn    int64  `json:"expires_on,string"`
+	NotBefore    int64  `json:"not_before,string"`
+	Resource     string `json:"resource"`
+	AccessToken  string `json:"access_token"`
+}
+
+func (s *Service) writeToken(w http.ResponseWriter, out Issued, v1 bool) error {
 	life := int64(out.Expires.Sub(s.Now()).Seconds())
 	w.Header().Set("Cache-Control", "no-store, no-cache")
 	w.Header().Set("Pragma", "no-cache")
+	if v1 {
+		return web.WriteJSON(w, http.StatusOK, tokenAnswerV1{
+			TokenType: "Bearer", ExpiresIn: life, ExtExpiresIn: life, ExpiresOn: out.Expires.Unix(), NotBefore: out.NotBefore.Unix(),
+			Resource: out.Resource, AccessToken: out.Token,
+		})
+	}
 	return web.WriteJSON(w, http.StatusOK, tokenAnswer{TokenType: "Bearer", ExpiresIn: life, ExtExpiresIn: life, AccessToken: out.Token})
 }
 
@@ -166,6 +202,12 @@ func (s *Service) serveKeys(w http.ResponseWriter, r *http.Request, tenant strin
 		return err
 	}
 	set, err := s.Ring.JWKS(r.Context(), id)
+	if err == nil && len(set.Keys) == 0 {
+		// Before the first token: whoever keeps an empty set would refuse it.
+		if err = s.Ring.Tend(r.Context(), id); err == nil {
+			set, err = s.Ring.JWKS(r.Context(), id)
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("reading the key set: %w", err)
 	}

@@ -97,11 +97,14 @@ func (s *Service) writeProblem(w http.ResponseWriter, r *http.Request, p *proble
 	}
 	trace := web.RequestID(r.Context())
 	corr := r.Header.Get("Client-Request-Id")
+	if corr == "" {
+		corr = r.URL.Query().Get("client-request-id") // JavaScript clients
+	}
 	if _, err := uuid.Parse(corr); err != nil {
 		corr = trace
 	}
 	at := s.Now().UTC().Format("2006-01-02 15:04:05Z")
-	if wd.status == http.StatusServiceUnavailable || wd.status == http.StatusTooManyRequests {
+	if wd.status >= http.StatusInternalServerError || wd.status == http.StatusTooManyRequests {
 		w.Header().Set("Retry-After", "1") // without it, JavaScript clients stay away for a minute
 	}
 	_ = web.WriteJSON(w, wd.status, oauthError{

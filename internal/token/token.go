@@ -12,6 +12,7 @@ import (
 	"crypto"
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -98,9 +99,21 @@ func Mint(c Claims, s Signer) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("preparing to sign a token with key %s: %w", s.KeyID, err)
 	}
-	raw, err := jwt.Signed(signer).Claims(c).Serialize()
+	payload, err := json.Marshal(c)
+	if err != nil {
+		return "", fmt.Errorf("encoding the claims of a token: %w", err)
+	}
+	// Not the library's builder: it goes through a map, which has no order.
+	signed, err := signer.Sign(payload)
 	if err != nil {
 		return "", fmt.Errorf("signing a token with key %s: %w", s.KeyID, err)
+	}
+	raw, err := signed.CompactSerialize()
+	if err != nil {
+		return "", fmt.Errorf("signing a token with key %s: %w", s.KeyID, err)
+	}
+	if len(raw) > MaxLen {
+		return "", fmt.Errorf("signing a token with key %s: it is %d bytes long, and none over %d is looked at", s.KeyID, len(raw), MaxLen)
 	}
 	return raw, nil
 }
@@ -126,13 +139,9 @@ const leeway = 30 * time.Second
 // [problem.Unauthenticated], [problem.TokenExpired] or [problem.WrongAudience],
 // and never hold the token.
 func Verify(raw string, e Expect) (Claims, error) {
-	if len(raw) > MaxLen {
-		return Claims{}, problem.Errorf(problem.Unauthenticated, "the token is over %d bytes long", MaxLen)
-	}
-	// Only RS256: "none" and HMAC under a public key never get as far as a key.
-	tok, err := jwt.ParseSigned(raw, []jose.SignatureAlgorithm{jose.RS256})
+	tok, err := parse(raw)
 	if err != nil {
-		return Claims{}, problem.Errorf(problem.Unauthenticated, "the token is not a JWT signed with RS256")
+		return Claims{}, err
 	}
 	var c Claims
 	if err := tok.UnsafeClaimsWithoutVerification(&c); err != nil {
@@ -152,6 +161,31 @@ func Verify(raw string, e Expect) (Claims, error) {
 	return verified, e.check(verified)
 }
 
+// parse reads raw, which nothing vouches for yet.
+func parse(raw string) (*jwt.JSONWebToken, error) {
+	if len(raw) > MaxLen {
+		return nil, problem.Errorf(problem.Unauthenticated, "the token is over %d bytes long", MaxLen)
+	}
+	// One token has one text. The library also takes line breaks between the
+	// letters, and bits after the last byte that mean nothing.
+	for part := range strings.SplitSeq(raw, ".") {
+		if _, err := strict.DecodeString(part); err != nil || strings.ContainsAny(part, "\r\n") {
+			return nil, problem.Errorf(problem.Unauthenticated, "the token is not a JWT signed with RS256")
+		}
+	}
+	// Only RS256: "none" and HMAC under a public key never get as far as a key.
+	tok, err := jwt.ParseSigned(raw, []jose.SignatureAlgorithm{jose.RS256})
+	if err != nil {
+		return nil, problem.Errorf(problem.Unauthenticated, "the token is not a JWT signed with RS256")
+	}
+	if _, ok := tok.Headers[0].ExtraHeaders["crit"]; ok {
+		return nil, problem.Errorf(problem.Unauthenticated, "the token has a critical header, and Innate knows none")
+	}
+	return tok, nil
+}
+
+var strict = base64.RawURLEncoding.Strict()
+
 func (e Expect) check(c Claims) error {
 	now := e.Now.Unix()
 	slack := int64(leeway / time.Second)
@@ -162,7 +196,8 @@ func (e Expect) check(c Claims) error {
 		return problem.Errorf(problem.Unauthenticated, "the token lacks oid, iat or exp")
 	case now >= c.Expires:
 		return problem.Errorf(problem.TokenExpired, "the token expired at %s", time.Unix(c.Expires, 0).UTC().Format(time.RFC3339))
-	case now+slack < c.NotBefore:
+	// The time of issue is what a revocation is compared with.
+	case now+slack < c.NotBefore || now+slack < c.IssuedAt:
 		return problem.Errorf(problem.Unauthenticated, "the token is not valid yet")
 	case !e.Audience(c.Audience):
 		return problem.Errorf(problem.WrongAudience, "the token is for another API")
