@@ -3,9 +3,13 @@ package sts
 import (
 	"context"
 	"crypto"
+	"fmt"
 	"time"
 
 	"github.com/innate-id/innate/internal/access"
+	"github.com/innate-id/innate/internal/audit"
+	"github.com/innate-id/innate/internal/problem"
+	"github.com/innate-id/innate/internal/resource"
 	"github.com/innate-id/innate/internal/token"
 	"github.com/innate-id/innate/internal/web"
 )
@@ -31,14 +35,36 @@ func (s *Service) check(ctx context.Context, raw string, family Family, tenant s
 		return access.Caller{}, keyErr
 	}
 	if err != nil {
-		return access.Caller{}, err
+		return access.Caller{}, s.presented(ctx, claims, err)
 	}
 	p, err := s.Directory.Alive(ctx, claims.TenantID, claims.ObjectID, time.Unix(claims.IssuedAt, 0))
 	if err != nil {
-		return access.Caller{}, err
+		return access.Caller{}, s.presented(ctx, claims, err)
 	}
 	return access.Caller{
 		Tenant: claims.TenantID, Principal: p.ID, Client: p.Client, Issuer: claims.Issuer, Name: p.Name,
 		Via: claims.Caller, Request: web.RequestID(ctx),
 	}, nil
+}
+
+// presented records that a token of ours was refused (revoked, expired, for
+// another API), and returns why. A token that did not verify leaves no event:
+// anybody can make those, and nothing in them is true.
+func (s *Service) presented(ctx context.Context, c token.Claims, why error) error {
+	p := problem.Of(why)
+	if c.TenantID == "" || p.Kind == problem.Internal || p.Kind == problem.Unavailable {
+		return why
+	}
+	target := resource.Root
+	if id, err := resource.Parse(c.IdentityResource); err == nil {
+		target = id
+	}
+	ev := audit.Event{
+		Tenant: c.TenantID, At: s.Now(), Action: "Innate.Token/present/action", Target: target.String(), Outcome: audit.Refused,
+		Principal: c.ObjectID, Via: c.Caller, Audience: clip(c.Audience), Token: c.ID, Reason: p.Detail, Request: web.RequestID(ctx),
+	}
+	if err := s.Directory.Store.Record(ctx, ev); err != nil {
+		return fmt.Errorf("recording a refused token: %w", err)
+	}
+	return why
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/innate-id/innate/internal/access"
 	"github.com/innate-id/innate/internal/arm"
+	"github.com/innate-id/innate/internal/audit"
 	"github.com/innate-id/innate/internal/problem"
 	"github.com/innate-id/innate/internal/sts"
 	"github.com/innate-id/innate/internal/token"
@@ -122,4 +123,39 @@ func TestTokenCountsWhileItsPrincipalDoes(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("without a database", problem.Internal)
+}
+
+// TestRefusedTokenIsOnRecord: who goes on using a token of ours that counts no
+// more is on record; what anybody can make up is not.
+func TestRefusedTokenIsOnRecord(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	issued := w.issue(t, "https://vault.azure.net")
+	before := len(w.events(t, tenantA))
+	present := func(family sts.Family, raw string) []audit.Event {
+		t.Helper()
+		if _, err := w.sts.Authenticate(t.Context(), request(t, "Bearer "+raw), family, ""); err == nil {
+			t.Fatal("the token was accepted")
+		}
+		all := w.events(t, tenantA)
+		fresh := all[before:]
+		before = len(all)
+		return fresh
+	}
+	check := func(name string, got []audit.Event) {
+		t.Helper()
+		if len(got) != 1 || got[0].Outcome != audit.Refused || got[0].Principal != w.system.ID || got[0].Token != issued.ID ||
+			!strings.Contains(got[0].Target, "/virtualMachines/vm1") || got[0].Reason == "" {
+			t.Errorf("%s: events %+v, want one refusal of vm1's token", name, got)
+		}
+	}
+	check("another API", present(sts.ARM, issued.Token))
+	if got := present(sts.KeyVault, w.forged(t, tenantA)); len(got) != 0 {
+		t.Errorf("a forged token left %+v, want nothing", got)
+	}
+	w.write(t, tenantA, func(tx arm.Tx) error { return tx.DeletePrincipal(w.system.ID) })
+	before = len(w.events(t, tenantA))
+	check("deleted", present(sts.KeyVault, issued.Token))
+	w.set(issued.Expires.Add(time.Minute))
+	check("expired", present(sts.KeyVault, issued.Token))
 }
