@@ -1,0 +1,102 @@
+package server
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+func read(t *testing.T, text string) (Config, error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "innated.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return ReadConfig(path)
+}
+
+const good = `
+domain: id.example.com
+database:
+  sqlite: /var/lib/innate/innate.db
+root_key_file: /var/lib/innate/root.key
+replica: one
+tls:
+  local_ca: true
+`
+
+func TestConfigDefaults(t *testing.T) {
+	c, err := read(t, good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Listen != ":8443" || c.TokenLife != "1h0m0s" || c.Replica != "one" {
+		t.Errorf("defaults are listen %q, token_life %q, replica %q", c.Listen, c.TokenLife, c.Replica)
+	}
+}
+
+// TestConfigReportsAllFaults: one run says everything that is wrong.
+func TestConfigReportsAllFaults(t *testing.T) {
+	_, err := read(t, "domain: Foo\nlisten: nowhere\nport: 99999\ntoken_life: 5m\nreplica: management\n")
+	if err == nil {
+		t.Fatal("a configuration full of faults was accepted")
+	}
+	for _, want := range []string{"domain:", "listen:", "port:", "database:", "root_key_file:", "tls:", "replica:", "token_life:"} {
+		if !strings.Contains(err.Error(), "\n"+want) {
+			t.Errorf("the error says nothing of %s\n%v", want, err)
+		}
+	}
+}
+
+func TestConfigIsStrict(t *testing.T) {
+	for _, tt := range []struct{ name, text, want string }{
+		{"a key that does not exist", good + "tokens_life: 1h\n", "tokens_life"},
+		{"a key of another block", good + "sqlite: x\n", "sqlite"},
+		{"not YAML", "domain: [", ""},
+		{"a list", "- a\n", ""},
+		{"a number where a text belongs", strings.Replace(good, "local_ca: true", "local_ca: 7", 1), "local_ca"},
+		{"both databases", strings.Replace(good, "root_key_file", "  postgres_file: /x\nroot_key_file", 1), "exactly one"},
+		{"a certificate without its key", strings.Replace(good, "local_ca: true", "certificate_file: /x", 1), "tls:"},
+		{"files and a local CA", strings.Replace(good, "local_ca: true", "local_ca: true\n  certificate_file: /x\n  key_file: /y", 1), "tls:"},
+		{"the word that clients rewrite", strings.Replace(good, "id.example.com", "tokens.example.com", 1), "token"},
+		{"one label", strings.Replace(good, "id.example.com", "localhost", 1), "domain:"},
+	} {
+		if _, err := read(t, tt.text); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want an error that names %q", tt.name, err, tt.want)
+		}
+	}
+	if _, err := ReadConfig(filepath.Join(t.TempDir(), "none")); err == nil {
+		t.Error("a missing file was accepted")
+	}
+}
+
+// TestPostgresFile: what is in the file is a secret, and in no error.
+func TestPostgresFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "url")
+	if err := os.WriteFile(path, []byte("host=db password=hunter2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Database{PostgresFile: path}.postgres()
+	if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "postgres://") {
+		t.Errorf("a file without a URL = %v, want an error that says what was expected and not what was found", err)
+	}
+}
+
+var fenced = regexp.MustCompile("(?s)```yaml\n# /etc/innate/innated.yaml\n(.*?)```")
+
+// TestManualsExample: the configuration in the manual is a good one.
+func TestManualsExample(t *testing.T) {
+	b, err := os.ReadFile("../../docs/operate/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := fenced.FindSubmatch(b)
+	if m == nil {
+		t.Fatal("docs/operate/README.md has no example of innated.yaml")
+	}
+	if _, err := read(t, string(m[1])); err != nil {
+		t.Errorf("the manual's example: %v", err)
+	}
+}
