@@ -19,7 +19,7 @@ import (
 func auditCommand(f *flags) *cobra.Command {
 	c := &cobra.Command{Use: "audit", Short: "Read the record of every decision"}
 	c.AddCommand(auditTail(f))
-	return c
+	return group(c)
 }
 
 func auditTail(f *flags) *cobra.Command {
@@ -31,7 +31,7 @@ func auditTail(f *flags) *cobra.Command {
 		Short: "Follow the record: one line for every decision",
 		Long: `Follow the record: one line for every decision, allowed or not, as it is committed. It reads through the
 management API, and so needs the right to (ops has it).`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			a, err := actAs(c.Context(), f, as, "ops", "")
 			if err != nil {

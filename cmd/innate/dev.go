@@ -18,7 +18,7 @@ identity; function app app1, whose own identity may not read them but whose user
 may; and ops, a build agent whose identity owns the subscription.
 
 It prints what to try and, when everything is up, a line that begins with "ready".`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			dir, err := f.dir()
 			if err != nil {

@@ -22,7 +22,7 @@ func envCommand(f *flags) *cobra.Command {
 
 IDENTITY_HEADER among them is a secret: who has it can act as the resource until innate dev ends. Prefer
 "innate run", whose secret ends with the program.`,
-		Args: cobra.ExactArgs(1),
+		Args: oneArg("a sample resource's name (vm1)"),
 		RunE: func(c *cobra.Command, args []string) error {
 			in, _, err := f.instance()
 			if err != nil {

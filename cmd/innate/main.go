@@ -62,10 +62,49 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Version:       server.Version,
-		Args:          cobra.NoArgs,
-		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
+	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usage(c, "%w", err) })
 	c.PersistentFlags().StringVar(&f.data, "data", "", "data folder of innate dev (default: $INNATE_DATA, else innate in the user's state directory)")
 	c.AddCommand(devCommand(&f), runCommand(&f), envCommand(&f), tokenCommand(&f), secretCommand(&f), auditCommand(&f))
+	return group(c)
+}
+
+// group makes c a command that does nothing but hold others. A word that is
+// none of them is an error: a script that misspells one must not go on.
+func group(c *cobra.Command) *cobra.Command {
+	c.Args = cobra.ArbitraryArgs
+	c.SuggestionsMinimumDistance = 2
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return c.Help()
+		}
+		if like := c.SuggestionsFor(args[0]); len(like) > 0 {
+			return usage(c, "there is no command %q; did you mean %q?", c.CommandPath()+" "+args[0], c.CommandPath()+" "+like[0])
+		}
+		return usage(c, "there is no command %q", c.CommandPath()+" "+args[0])
+	}
 	return c
+}
+
+// noArgs takes no argument.
+func noArgs(c *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usage(c, "no argument was expected; there is %q", args[0])
+	}
+	return nil
+}
+
+// oneArg takes one argument, which is what.
+func oneArg(what string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) != 1 {
+			return usage(c, "one argument was expected, %s; there are %d", what, len(args))
+		}
+		return nil
+	}
+}
+
+// usage is an error in the command line: it says where the right words are.
+func usage(c *cobra.Command, format string, args ...any) error {
+	return fmt.Errorf(format+"; see \"%s --help\"", append(args, c.CommandPath())...)
 }

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -43,7 +45,7 @@ ops, or as --as says.`,
 		asFlag(sub, f, &as, "ops")
 		c.AddCommand(sub)
 	}
-	return c
+	return group(c)
 }
 
 // splitURL splits https://vault/secrets/name or https://vault into vault and name.
@@ -71,11 +73,19 @@ func (a *acting) vault(name string) (*client.Vault, error) {
 	return &client.Vault{URL: url, Identity: a.id, HTTP: a.http}, nil
 }
 
+// hint adds to an error about a vault that is not there which ones are.
+func (a *acting) hint(err error) error {
+	if e, ok := errors.AsType[*client.Error](err); !ok || e.Code != "VaultNotFound" || a.in == nil {
+		return err
+	}
+	return fmt.Errorf("%w; the running instance began with: %s", err, strings.Join(slices.Sorted(maps.Keys(a.in.Vaults)), ", "))
+}
+
 type opener func(c *cobra.Command, place string) (*acting, *client.Vault, string, error)
 
 func secretGet(open opener) *cobra.Command {
 	return &cobra.Command{
-		Use: "get VAULT/NAME", Short: "Print a secret's latest value", Args: cobra.ExactArgs(1),
+		Use: "get VAULT/NAME", Short: "Print a secret's latest value", Args: oneArg("VAULT/NAME"),
 		Example: "  innate secret get demo/greeting",
 		RunE: func(c *cobra.Command, args []string) error {
 			a, v, name, err := open(c, args[0])
@@ -88,7 +98,7 @@ func secretGet(open opener) *cobra.Command {
 			}
 			s, err := v.Get(c.Context(), name)
 			if err != nil {
-				return err
+				return a.hint(err)
 			}
 			_, err = fmt.Fprintln(c.OutOrStdout(), s.Value)
 			return err
@@ -99,7 +109,7 @@ func secretGet(open opener) *cobra.Command {
 func secretSet(open opener) *cobra.Command {
 	var file string
 	c := &cobra.Command{
-		Use: "set VAULT/NAME", Short: "Make a new version of a secret", Args: cobra.ExactArgs(1),
+		Use: "set VAULT/NAME", Short: "Make a new version of a secret", Args: oneArg("VAULT/NAME"),
 		Long: `Make a new version of a secret. The value comes from standard input or a file, never from the command line,
 where every user of the machine could read it. At a terminal it is asked for without echo; one line end at
 the end of piped input is taken off.`,
@@ -119,7 +129,7 @@ the end of piped input is taken off.`,
 			defer a.release()
 			s, err := v.Set(c.Context(), name, value)
 			if err != nil {
-				return err
+				return a.hint(err)
 			}
 			_, err = fmt.Fprintln(c.OutOrStdout(), s.ID)
 			return err
@@ -161,7 +171,7 @@ func readValue(c *cobra.Command, file string) (string, error) {
 
 func secretList(open opener) *cobra.Command {
 	return &cobra.Command{
-		Use: "list VAULT", Short: "List a vault's secrets, without values", Args: cobra.ExactArgs(1),
+		Use: "list VAULT", Short: "List a vault's secrets, without values", Args: oneArg("VAULT"),
 		RunE: func(c *cobra.Command, args []string) error {
 			a, v, name, err := open(c, args[0])
 			if err != nil {
@@ -171,10 +181,10 @@ func secretList(open opener) *cobra.Command {
 			if name != "" {
 				return errors.New("list takes a vault, without a secret's name")
 			}
-			return v.List(c.Context(), func(s client.Secret) error {
+			return a.hint(v.List(c.Context(), func(s client.Secret) error {
 				_, err := fmt.Fprintln(c.OutOrStdout(), s.Name())
 				return err
-			})
+			}))
 		},
 	}
 }

@@ -20,8 +20,11 @@ func tokenCommand(f *flags) *cobra.Command {
 
 Within "innate run" it acts as that workload; from a plain shell as ops, or as --as says.`,
 		Example: "  innate token --as vm1 --resource https://vault.azure.net --decode",
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if resource == "" {
+				return usage(c, "say which API the token is for, for example --resource https://vault.azure.net")
+			}
 			a, err := actAs(c.Context(), f, as, "ops", clientID)
 			if err != nil {
 				return err
@@ -42,7 +45,6 @@ Within "innate run" it acts as that workload; from a plain shell as ops, or as -
 	c.Flags().StringVar(&clientID, "client-id", "", "client id of a user-assigned identity (default: the workload's default identity)")
 	c.Flags().BoolVar(&decode, "decode", false, "print header and claims, without the signature, instead of the token")
 	asFlag(c, f, &as, "ops")
-	_ = c.MarkFlagRequired("resource") // the flag exists: three lines above
 	return c
 }
 

@@ -24,6 +24,7 @@ import (
 
 	"github.com/innate-id/innate/internal/agent"
 	"github.com/innate-id/innate/internal/evidence"
+	"github.com/innate-id/innate/internal/problem"
 	"github.com/innate-id/innate/internal/seal"
 	"github.com/innate-id/innate/internal/server"
 )
@@ -397,6 +398,12 @@ func (d *dev) announce(ctx context.Context, proxyURL string) error {
 			ev.Selectors = append(ev.Selectors, evidence.Selector(sel))
 		}
 		header, _, err := d.ag.NewStart(id.String(), ev, "run-"+s.name)
+		if problem.Is(err, problem.CallerRefused) {
+			// Deleted and made again, or its placement taken away: it is no
+			// longer the sample's, and no reason not to start.
+			d.log.Info("not of the sample any more", "resource", id.String(), "err", err)
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("preparing %s: %w", s.name, err)
 		}
