@@ -115,13 +115,19 @@ func TestSampleMachineMadeAgain(t *testing.T) {
 	if vm.Identity.PrincipalID == old.Identity.PrincipalID {
 		t.Errorf("the new vm1 is the old principal %s", old.Identity.PrincipalID)
 	}
+	// It is placed here when it is run, on record, and has none of the old one's rights.
+	if r := in.as(t, "vm1", "readsecret"); r.code != 1 || !r.says("ForbiddenByRbac", "oid="+vm.Identity.PrincipalID) {
+		t.Errorf("readsecret as the new vm1: %s", r)
+	}
+	in.manage(t, "vm", "delete", "vm1")
+	vm = in.manage(t, "vm", "create", "vm1", "SystemAssigned")
 	in.stop(t)
 
+	// Made again and not run since, it is no reason not to start.
 	in = startOn(t, in.dir)
 	if r := in.as(t, "vm1", "true"); r.code != 1 || !r.says(`there is no sample resource "vm1"`, "or give a resource ID") {
 		t.Errorf("run vm1: %s", r)
 	}
-	// By its resource ID it is placed here, and it has none of the old one's rights.
 	if r := in.as(t, vm.ID, "readsecret"); r.code != 1 || !r.says("ForbiddenByRbac", "oid="+vm.Identity.PrincipalID) {
 		t.Errorf("readsecret as the new vm1: %s", r)
 	}

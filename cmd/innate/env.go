@@ -28,19 +28,16 @@ IDENTITY_HEADER among them is a secret: who has it can act as the resource until
 			if err != nil {
 				return err
 			}
-			id, known, err := in.Resolve(args[0])
+			id, err := in.Resolve(args[0])
 			if err != nil {
 				return err
-			}
-			if !known {
-				return fmt.Errorf("%s is not of the sample; \"innate run %s -- COMMAND\" runs a program as it", id, id)
 			}
 			for _, w := range in.Resources {
 				if w.ID == id {
 					return printEnv(c.OutOrStdout(), format, w.Env)
 				}
 			}
-			return fmt.Errorf("%s is not in the running instance", id)
+			return fmt.Errorf("%s is not of the sample; \"innate run %s -- COMMAND\" runs a program as it", id, id)
 		},
 		ValidArgsFunction: completeNames(f),
 	}

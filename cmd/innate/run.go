@@ -24,6 +24,7 @@ import (
 
 	"github.com/innate-id/innate/internal/dev"
 	"github.com/innate-id/innate/internal/fleetapi"
+	"github.com/innate-id/innate/internal/problem"
 )
 
 func runCommand(f *flags) *cobra.Command {
@@ -98,21 +99,29 @@ func workloadEnv(ctx context.Context, f *flags, socket, name string) (map[string
 	if err != nil {
 		return nil, nil, err
 	}
-	id, known, err := in.Resolve(name)
+	id, err := in.Resolve(name)
 	if err != nil {
 		return nil, nil, err
 	}
-	if !known {
+	s, release, err := requestStart(ctx, in.ControlSocket, id)
+	if r, ok := errors.AsType[*refusal](err); ok && r.said.Kind == string(problem.CallerRefused) {
+		// It is not placed on this machine (yet, or it was made again): its
+		// owner is who runs this, and so it is placed, on record.
 		if err := placeHere(ctx, in, id); err != nil {
 			return nil, nil, err
 		}
+		s, release, err = requestStart(ctx, in.ControlSocket, id)
 	}
-	s, release, err := requestStart(ctx, in.ControlSocket, id)
 	if err != nil {
 		return nil, nil, err
 	}
 	return in.Env(dir, s), release, nil
 }
+
+// refusal is the agent's no.
+type refusal struct{ said fleetapi.Error }
+
+func (r *refusal) Error() string { return "the agent refused: " + r.said.Detail }
 
 // requestStart asks the agent at socket for the secret of one start. The start
 // lives until release is called or this process ends.
@@ -141,7 +150,7 @@ func requestStart(ctx context.Context, socket, id string) (dev.Start, func(), er
 		if err != nil || json.Unmarshal(b, &e) != nil || e.Detail == "" {
 			return s, nil, fmt.Errorf("the agent answered %s", resp.Status)
 		}
-		return s, nil, fmt.Errorf("the agent refused: %s", e.Detail)
+		return s, nil, &refusal{e}
 	}
 	var a struct{ Endpoint, Header, IMDS string }
 	if err := json.NewDecoder(resp.Body).Decode(&a); err != nil {

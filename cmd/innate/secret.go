@@ -163,6 +163,9 @@ func readValue(c *cobra.Command, file string) (string, error) {
 		return "", fmt.Errorf("reading the value: %w", err)
 	}
 	s := strings.TrimSuffix(strings.TrimSuffix(string(b), "\n"), "\r")
+	if s == "" {
+		return "", errors.New("standard input has no value (to set an empty one, give an empty file with --file)")
+	}
 	if len(s) > maxValue {
 		return "", fmt.Errorf("the value is over %d bytes long", maxValue)
 	}

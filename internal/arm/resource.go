@@ -52,6 +52,7 @@ const (
 	ChangeIdentity   = "identity"   // its identities changed; key: resource key
 	ChangePrincipal  = "principal"  // created, disabled, revoked, deleted; key: object id
 	ChangeAssignment = "assignment" // role assignment; key: the principal's object id
+	ChangeAPI        = "api"        // an application's audiences changed; key: its resource key
 )
 
 // Change is a row of the feed: reading what has revision > n misses nothing,

@@ -397,10 +397,10 @@ func (d *dev) announce(ctx context.Context, proxyURL string) error {
 		for _, sel := range uidSelector() {
 			ev.Selectors = append(ev.Selectors, evidence.Selector(sel))
 		}
-		header, _, err := d.ag.NewStart(id.String(), ev, "run-"+s.name)
+		header, _, err := d.ag.NewStart(id.String(), ev, "")
 		if problem.Is(err, problem.CallerRefused) {
-			// Deleted and made again, or its placement taken away: it is no
-			// longer the sample's, and no reason not to start.
+			// Deleted and made again, or its placement taken away: no reason
+			// not to start. "innate run" with its resource ID places it again.
 			d.log.Info("not of the sample any more", "resource", id.String(), "err", err)
 			continue
 		}

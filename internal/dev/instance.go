@@ -126,24 +126,24 @@ func (in Instance) write(dir string) error {
 	return nil
 }
 
-// Resolve finds a workload by its short name or resource ID; known false means
-// a resource ID that is not of the sample.
-func (in Instance) Resolve(name string) (id string, known bool, err error) {
+// Resolve finds a workload's resource ID by its short name; a resource ID
+// stands for itself.
+func (in Instance) Resolve(name string) (id string, err error) {
 	if w, ok := in.Resources[name]; ok {
-		return w.ID, true, nil
+		return w.ID, nil
 	}
 	for _, w := range in.Resources {
 		if strings.EqualFold(w.ID, strings.TrimSuffix(name, "/")) {
-			return w.ID, true, nil
+			return w.ID, nil
 		}
 	}
 	if strings.HasPrefix(name, "/") {
-		return name, false, nil
+		return name, nil
 	}
 	var have []string
 	for n := range in.Resources {
 		have = append(have, n)
 	}
 	sort.Strings(have)
-	return "", false, fmt.Errorf("there is no sample resource %q; there are: %s (or give a resource ID, /subscriptions/...)", name, strings.Join(have, ", "))
+	return "", fmt.Errorf("there is no sample resource %q; there are: %s (or give a resource ID, /subscriptions/...)", name, strings.Join(have, ", "))
 }

@@ -95,6 +95,10 @@ func (s *stream) message(ctx context.Context, cs []arm.Change) (fleetapi.Change,
 	}
 	for _, c := range cs {
 		switch c.Kind {
+		case arm.ChangeAPI:
+			// Any workload may have a token of it. It is rare, and a token
+			// costs little to get again.
+			msg.All = true
 		case arm.ChangePrincipal:
 			msg.Principals = append(msg.Principals, c.Key)
 		case arm.ChangeResource, arm.ChangeIdentity:

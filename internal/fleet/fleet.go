@@ -204,17 +204,23 @@ func (f *Fleet) Placements(ctx context.Context, h Host) (fleetapi.Placements, er
 	}
 }
 
-// Token issues a token for a workload that is placed on the host.
+// maxEvidence bounds what a host says of a caller, in bytes.
+const maxEvidence = 4096
+
+// Token issues a token for a workload that is placed on the host. What it
+// refuses is on record, as is what the token service decides.
 func (f *Fleet) Token(ctx context.Context, h Host, r fleetapi.TokenRequest) (fleetapi.TokenResponse, error) {
 	workload, err := resource.Parse(r.Workload)
 	if err != nil {
-		return fleetapi.TokenResponse{}, err
+		return fleetapi.TokenResponse{}, f.refuse(ctx, h, h.ID, err)
 	}
-	if err := f.placed(ctx, h, r.Placement, workload); err != nil {
-		return fleetapi.TokenResponse{}, err
+	if len(r.Caller) > maxEvidence {
+		err = problem.Errorf(problem.TooLarge, "the caller's evidence is over %d bytes long", maxEvidence)
+	} else {
+		err = f.placed(ctx, h, r.Placement, workload)
 	}
-	if len(r.Caller) > 4096 {
-		return fleetapi.TokenResponse{}, problem.Errorf(problem.TooLarge, "the caller's evidence is over 4096 bytes long")
+	if err != nil {
+		return fleetapi.TokenResponse{}, f.refuse(ctx, h, workload, err)
 	}
 	return f.Issue(ctx, h.caller(ctx), Wanted{
 		Workload: workload, Audience: r.Audience, Host: h.ID.Name(), Evidence: r.Caller,
@@ -222,9 +228,25 @@ func (f *Fleet) Token(ctx context.Context, h Host, r fleetapi.TokenRequest) (fle
 	})
 }
 
+// refuse records that the host was refused a token for on, and returns why.
+func (f *Fleet) refuse(ctx context.Context, h Host, on resource.ID, err error) error {
+	p := problem.Of(err)
+	if p.Kind == problem.Internal || p.Kind == problem.Unavailable {
+		return err // nothing was decided
+	}
+	ev := f.event(h.caller(ctx), "Innate.Token/issue/action", on)
+	ev.Outcome, ev.Host, ev.Reason = audit.Refused, h.ID.Name(), clip(p.Detail)
+	if p.Kind == problem.CallerRefused {
+		ev.Outcome = audit.Denied
+	}
+	if err := f.Store.Record(ctx, ev); err != nil {
+		return fmt.Errorf("recording a refusal: %w", err)
+	}
+	return err
+}
+
 // placed checks that the placement of that name places the workload on the host.
 func (f *Fleet) placed(ctx context.Context, h Host, name string, workload resource.ID) error {
-	refused := problem.Errorf(problem.CallerRefused, "%s is not placed on host %s", workload, h.ID.Name())
 	id, err := h.ID.Child("placements", name)
 	if err != nil {
 		return err
@@ -239,12 +261,7 @@ func (f *Fleet) placed(ctx context.Context, h Host, name string, workload resour
 			return nil
 		}
 	}
-	ev := f.event(h.caller(ctx), "Innate.Token/issue/action", workload)
-	ev.Outcome, ev.Host, ev.Reason = audit.Denied, h.ID.Name(), refused.Detail
-	if err := f.Store.Record(ctx, ev); err != nil {
-		return fmt.Errorf("recording a refusal: %w", err)
-	}
-	return refused
+	return problem.Errorf(problem.CallerRefused, "%s is not placed on host %s", workload, h.ID.Name())
 }
 
 // maxEvents bounds what a host ships at once.
@@ -256,6 +273,9 @@ func (f *Fleet) Events(ctx context.Context, h Host, r fleetapi.EventsRequest) er
 	if len(r.Served)+len(r.Refusals) > maxEvents {
 		return problem.Errorf(problem.TooLarge, "at most %d events can be shipped at once", maxEvents)
 	}
+	if err := sane(r); err != nil {
+		return err
+	}
 	c := h.caller(ctx)
 	var evs []audit.Event
 	for _, s := range r.Served {
@@ -264,14 +284,14 @@ func (f *Fleet) Events(ctx context.Context, h Host, r fleetapi.EventsRequest) er
 			reason += "; the control plane could not be asked first"
 		}
 		evs = append(evs, audit.Event{
-			Tenant: h.Tenant, At: s.At, Action: "Innate.Token/serve/action", Target: clip(s.Workload), Outcome: audit.Allowed,
+			Tenant: h.Tenant, At: f.past(s.At), Action: "Innate.Token/serve/action", Target: clip(s.Workload), Outcome: audit.Allowed,
 			Principal: clip(s.Principal), Host: c.Name, Via: clip(s.Caller), Audience: clip(s.Audience), Token: clip(s.TokenID), Count: s.Count,
 			Reason: reason, Request: c.Request,
 		})
 	}
 	for _, s := range r.Refusals {
 		evs = append(evs, audit.Event{
-			Tenant: h.Tenant, At: s.At, Action: "Innate.Token/serve/action", Target: h.ID.String(), Outcome: audit.Denied,
+			Tenant: h.Tenant, At: f.past(s.At), Action: "Innate.Token/serve/action", Target: h.ID.String(), Outcome: audit.Denied,
 			Principal: c.Principal, Name: c.Name, Host: c.Name, Via: clip(s.Caller), Count: s.Count, Reason: clip(s.Reason), Request: c.Request,
 		})
 	}
@@ -281,9 +301,37 @@ func (f *Fleet) Events(ctx context.Context, h Host, r fleetapi.EventsRequest) er
 	return nil
 }
 
+// sane refuses what no agent sends.
+func sane(r fleetapi.EventsRequest) error {
+	if r.Batch <= 0 {
+		return problem.Errorf(problem.Invalid, "the batch number is %d; one above 0 was expected", r.Batch)
+	}
+	for _, s := range r.Served {
+		if s.Count < 0 {
+			return problem.Errorf(problem.Invalid, "an answer was given %d times", s.Count)
+		}
+	}
+	for _, s := range r.Refusals {
+		if s.Count < 0 {
+			return problem.Errorf(problem.Invalid, "a refusal was given %d times", s.Count)
+		}
+	}
+	return nil
+}
+
+// past is when a host says that something happened, which was before now: a
+// host whose clock is ahead must not date its events after those to come.
+func (f *Fleet) past(at time.Time) time.Time {
+	if now := f.Now(); at.After(now) {
+		return now
+	}
+	return at
+}
+
+// clip bounds what is taken over from a host.
 func clip(s string) string {
 	if len(s) > 2048 {
-		return s[:2048]
+		return strings.ToValidUTF8(s[:2048], "")
 	}
 	return s
 }

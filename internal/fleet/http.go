@@ -92,7 +92,9 @@ func (f *Fleet) serveChanges(w http.ResponseWriter, r *http.Request, h Host) err
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.Header().Set("Cache-Control", "no-store")
 	enc, ctl := json.NewEncoder(w), http.NewResponseController(w)
+	begun := false
 	err = f.Changes(r.Context(), h, r.TLS.PeerCertificates[0].SerialNumber.Text(16), after, func(c fleetapi.Change) error {
+		begun = true
 		_ = ctl.SetWriteDeadline(time.Now().Add(sendTimeout)) // the wall clock: a socket's, not ours
 		if err := enc.Encode(c); err != nil {
 			return err
@@ -101,6 +103,9 @@ func (f *Fleet) serveChanges(w http.ResponseWriter, r *http.Request, h Host) err
 	})
 	if err != nil && r.Context().Err() == nil {
 		f.Log.InfoContext(r.Context(), "change stream ended", "host", h.ID.String(), "err", err)
+	}
+	if !begun && err != nil {
+		return err
 	}
 	// The stream has begun: its end is all that can still be said.
 	panic(http.ErrAbortHandler)

@@ -34,6 +34,9 @@ var name = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9_])?$`
 
 const nameRule = "1 to 64 letters, digits and - _ . are allowed, beginning with a letter or digit"
 
+// maxSelectors bounds what an agent compares for each caller.
+const maxSelectors = 64
+
 // Types are the rows that the fleet adds to the management API.
 func (f *Fleet) Types() []*arm.Type {
 	return []*arm.Type{
@@ -97,6 +100,9 @@ func placement(d arm.Document) (PlacementProperties, error) {
 		return p, problem.Errorf(problem.Invalid, "The member 'properties.resourceId' must be a resource in a resource group that can have an identity.")
 	}
 	p.ResourceID = id.String()
+	if len(p.Selectors) > maxSelectors {
+		return p, problem.Errorf(problem.Invalid, "The member 'properties.selectors' has %d entries; at most %d are allowed.", len(p.Selectors), maxSelectors)
+	}
 	for _, s := range p.Selectors {
 		if _, err := evidence.Parse(s); err != nil {
 			return p, err

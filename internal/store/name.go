@@ -109,7 +109,7 @@ func (t *writeTx) PutAPI(a directory.API) error {
 	if n == 0 {
 		return problem.Errorf(problem.Exists, "the audience %q is another application's", a.Audience)
 	}
-	t.change(arm.ChangeResource, a.Resource.Key())
+	t.change(arm.ChangeAPI, a.Resource.Key())
 	return nil
 }
 
@@ -122,7 +122,7 @@ func (t *writeTx) DeleteAPIs(resourceKey string) error {
 		return fmt.Errorf("deleting the audiences of %s: %w", resourceKey, err)
 	}
 	if n > 0 {
-		t.change(arm.ChangeResource, fold(resourceKey))
+		t.change(arm.ChangeAPI, fold(resourceKey))
 	}
 	return nil
 }
