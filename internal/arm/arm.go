@@ -152,7 +152,7 @@ func (a *API) refuse(ctx context.Context, ev audit.Event, p *problem.Error) erro
 	if err := a.Store.Record(ctx, ev); err != nil {
 		return fmt.Errorf("recording a refusal: %w", err)
 	}
-	return p
+	return recorded{p}
 }
 
 // write runs a management write; what it refuses is recorded too.

@@ -2,6 +2,7 @@ package arm
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -25,6 +26,17 @@ type assignmentBody struct {
 		ConditionVersion  *string `json:"conditionVersion"`
 		DelegatedIdentity *string `json:"delegatedManagedIdentityResourceId"`
 	} `json:"properties"`
+}
+
+// UnmarshalJSON reads a body as strictly as a [Document]: a second, null
+// condition must not take the first one away.
+func (b *assignmentBody) UnmarshalJSON(raw []byte) error {
+	var d Document
+	if err := d.UnmarshalJSON(raw); err != nil {
+		return err
+	}
+	type plain assignmentBody
+	return json.Unmarshal(raw, (*plain)(b))
 }
 
 const (
@@ -121,7 +133,7 @@ func (a *API) putAssignment(tx Tx, want RoleAssignment) (RoleAssignment, bool, e
 		if old.Role != want.Role || old.Principal != want.Principal || !old.Scope.Equal(want.Scope) {
 			return old, false, problem.Errorf(problem.Immutable, "Tenant ID, application ID, principal ID, and scope are not allowed to be updated.")
 		}
-		want.ID, want.Created, want.CreatedBy = old.ID, old.Created, old.CreatedBy
+		want.ID, want.Scope, want.Created, want.CreatedBy = old.ID, old.Scope, old.Created, old.CreatedBy
 		return want, false, tx.PutRoleAssignment(want)
 	case !problem.Is(err, problem.NotFound):
 		return want, false, err
@@ -136,18 +148,18 @@ func (a *API) putAssignment(tx Tx, want RoleAssignment) (RoleAssignment, bool, e
 	return want, true, tx.PutRoleAssignment(want)
 }
 
-// scopeExists checks that the nearest node that the tree knows is there: a
-// scope may name an object within a resource (one secret of a vault).
+// scopeExists checks that the node is there. A scope may also name an object
+// within a resource (one secret of a vault), which the tree does not know: then
+// the resource must be there.
 func (a *API) scopeExists(tx Tx, scope resource.ID) error {
 	if scope.IsRoot() {
 		return nil
 	}
 	n := scope
 	if _, err := a.typeOf(n); err != nil {
-		if n = n.Parent(); n.IsRoot() {
-			return err
-		}
-		if _, err := a.typeOf(n); err != nil {
+		n = n.Parent()
+		t, perr := a.typeOf(n)
+		if perr != nil || !strings.HasPrefix(strings.ToLower(scope.Type()), strings.ToLower(t.Name)+"/") {
 			return err
 		}
 	}

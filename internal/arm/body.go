@@ -4,13 +4,81 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
+	"unicode"
 
 	"github.com/innate-id/innate/internal/problem"
+	"github.com/innate-id/innate/internal/web"
 )
 
-// Document is a resource as clients write it.
+// Document is a resource as clients write it. The names of members compare
+// without case, as ARM has it.
 type Document map[string]json.RawMessage
+
+// maxDepth bounds how deep documents are nested: encoding/json ends at 10000,
+// and an answer puts the document deeper than the request did.
+const maxDepth = 64
+
+// UnmarshalJSON refuses what two readers could read in two ways: an object with
+// the same member twice, also in another case. The right to a write is decided
+// on what it says.
+func (d *Document) UnmarshalJSON(b []byte) error {
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.UseNumber()
+	if err := walk(dec, 1); err != nil {
+		return err
+	}
+	var m map[string]json.RawMessage
+	if err := json.Unmarshal(b, &m); err != nil {
+		return err
+	}
+	*d = m
+	return nil
+}
+
+// walk reads one value, of which json.Unmarshal found the syntax to be right.
+func walk(dec *json.Decoder, depth int) error {
+	if depth > maxDepth {
+		return problem.Errorf(problem.Invalid, "The request content is nested more than %d deep.", maxDepth)
+	}
+	open, err := dec.Token()
+	if err != nil || open != json.Delim('{') && open != json.Delim('[') {
+		return err
+	}
+	seen := map[string]string{}
+	for dec.More() {
+		if open == json.Delim('{') {
+			tok, err := dec.Token()
+			if err != nil {
+				return err
+			}
+			name, _ := tok.(string) // between { and } it is a member's name
+			if other, dup := seen[fold(name)]; dup {
+				return problem.Errorf(problem.Invalid, "The request content has '%s' and '%s', which are one member.", clip(other), clip(name))
+			}
+			seen[fold(name)] = name
+		}
+		if err := walk(dec, depth+1); err != nil {
+			return err
+		}
+	}
+	_, err = dec.Token()
+	return err
+}
+
+// fold makes of all names that compare as one the same text. It must not tell
+// apart what encoding/json takes for one field, which folds as Unicode does:
+// the long s is an s.
+func fold(s string) string {
+	return strings.Map(func(r rune) rune {
+		least := r
+		for n := unicode.SimpleFold(r); n != r; n = unicode.SimpleFold(n) {
+			least = min(least, n)
+		}
+		return least
+	}, s)
+}
 
 // serverMembers are what only the server says about a resource.
 var serverMembers = []string{"id", "name", "type", "etag", "systemData", "resources"}
@@ -42,19 +110,14 @@ func isNull(b json.RawMessage) bool {
 
 // clean checks a client's document and takes out what the server says itself.
 func (t *Type) clean(d Document) error {
-	seen := map[string]string{}
-	for k := range d {
-		l := strings.ToLower(k)
-		if other, dup := seen[l]; dup {
-			return problem.Errorf(problem.Invalid, "The request content has '%s' and '%s', which are one member.", other, k)
-		}
-		seen[l] = k
-	}
 	for _, m := range serverMembers {
 		d.take(m)
 	}
-	if err := cleanTags(d.Member("tags")); err != nil {
-		return err
+	if tags, ok := d.take("tags"); ok {
+		if err := cleanTags(tags); err != nil {
+			return err
+		}
+		d["tags"] = tags
 	}
 	if loc, ok := d.take("location"); ok && !isNull(loc) {
 		var s string
@@ -63,13 +126,13 @@ func (t *Type) clean(d Document) error {
 		}
 		d["location"] = loc
 	}
-	if raw, ok := d.take("properties"); ok && !isNull(raw) {
-		var props Document
+	if raw, ok := d.take("properties"); ok {
+		var props map[string]json.RawMessage
 		if err := json.Unmarshal(raw, &props); err != nil {
 			return problem.Errorf(problem.Invalid, "The member 'properties' must be an object.")
 		}
 		for _, m := range append([]string{"provisioningState"}, t.Computed...) {
-			props.take(m)
+			Document(props).take(m)
 		}
 		d.set("properties", props)
 	}
@@ -89,7 +152,7 @@ func cleanTags(raw json.RawMessage) error {
 	if isNull(raw) {
 		return nil
 	}
-	var tags map[string]string
+	var tags map[string]*string
 	if err := json.Unmarshal(raw, &tags); err != nil {
 		return problem.Errorf(problem.Invalid, "The member 'tags' must be an object whose values are strings.")
 	}
@@ -97,7 +160,10 @@ func cleanTags(raw json.RawMessage) error {
 		return problem.Errorf(problem.Invalid, "The member 'tags' has %d entries; at most 50 are allowed.", len(tags))
 	}
 	for k, v := range tags {
-		if k == "" || len(k) > 512 || len(v) > 256 {
+		if v == nil {
+			return problem.Errorf(problem.Invalid, "The tag '%s' is null; a string was expected. To remove a tag, send the tags without it.", clip(k))
+		}
+		if k == "" || len(k) > 512 || len(*v) > 256 {
 			return problem.Errorf(problem.Invalid, "The tag '%s' is out of bounds: names have 1 to 512 characters, values at most 256.", clip(k))
 		}
 	}
@@ -111,58 +177,95 @@ func clip(s string) string {
 	return s
 }
 
-// properties decodes the member properties; a document without it has none.
+// properties returns the members of the member properties, each as the client
+// wrote it: numbers do not pass through a float. A document without it has none.
 func properties(body map[string]json.RawMessage) map[string]any {
 	out := map[string]any{}
-	if raw := Document(body).Member("properties"); !isNull(raw) {
-		// clean made sure that it is an object.
-		_ = json.Unmarshal(raw, &out)
+	for k, v := range object(Document(body).Member("properties")) {
+		out[k] = v
 	}
 	return out
 }
 
-// merge applies patch to base as RFC 7396 has it, but for tags, which ARM
-// replaces whole.
-func merge(base, patch Document) (Document, error) {
-	out := Document{}
-	for k, v := range base {
-		out[k] = v
+// object returns the members of a JSON object; nil if raw is none.
+func object(raw json.RawMessage) map[string]json.RawMessage {
+	var m map[string]json.RawMessage
+	if isNull(raw) || json.Unmarshal(raw, &m) != nil {
+		return nil
 	}
-	for k, v := range patch {
-		old, had := out.take(k)
-		switch {
-		case isNull(v):
-		case had && !strings.EqualFold(k, "tags"):
-			m, err := mergeValue(old, v, 0)
-			if err != nil {
-				return nil, err
-			}
-			out[k] = m
-		default:
-			out[k] = v
+	return m
+}
+
+// merge applies patch to base as RFC 7396 has it, but for tags, which ARM
+// replaces whole, and for names, which compare without case.
+func merge(base, patch Document) (Document, error) {
+	patch = maps.Clone(patch)
+	tags, ok := patch.take("tags")
+	out, err := mergeObject(base, patch)
+	if err != nil {
+		return nil, err
+	}
+	if ok {
+		Document(out).take("tags")
+		if !isNull(tags) {
+			out["tags"] = tags
 		}
 	}
 	return out, nil
 }
 
-func mergeValue(base, patch json.RawMessage, depth int) (json.RawMessage, error) {
-	if depth > 64 {
-		return nil, problem.Errorf(problem.Invalid, "The request content is nested more than 64 deep.")
+func mergeObject(base, patch map[string]json.RawMessage) (map[string]json.RawMessage, error) {
+	out := make(map[string]json.RawMessage, len(base)+len(patch))
+	spelt := make(map[string]string, len(base)) // an index: a search for each member would be quadratic
+	for k, v := range base {
+		out[k], spelt[fold(k)] = v, k
 	}
-	var b, p map[string]json.RawMessage
-	if json.Unmarshal(patch, &p) != nil || p == nil || json.Unmarshal(base, &b) != nil || b == nil {
-		return patch, nil
-	}
-	for k, v := range p {
+	for k, v := range patch {
+		var old json.RawMessage
+		if was, had := spelt[fold(k)]; had {
+			old = out[was]
+			delete(out, was)
+		}
 		if isNull(v) {
-			delete(b, k)
 			continue
 		}
-		m, err := mergeValue(b[k], v, depth+1)
+		merged, err := mergeValue(old, v)
 		if err != nil {
 			return nil, err
 		}
-		b[k] = m
+		out[k] = merged
 	}
-	return json.Marshal(b)
+	return out, nil
+}
+
+func mergeValue(base, patch json.RawMessage) (json.RawMessage, error) {
+	p := object(patch)
+	if p == nil {
+		return patch, nil
+	}
+	m, err := mergeObject(object(base), p)
+	if err != nil {
+		return nil, err
+	}
+	out, err := json.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("encoding a merged document: %w", err)
+	}
+	return out, nil
+}
+
+// compact takes out null members, which say nothing in a document that is
+// whole, and bounds it: each PATCH can add to it.
+func compact(d Document) error {
+	size := 0
+	for k, v := range d {
+		if isNull(v) {
+			delete(d, k)
+		}
+		size += len(k) + len(v)
+	}
+	if size > web.MaxBody {
+		return problem.Errorf(problem.TooLarge, "The resource would be over %d bytes long.", web.MaxBody)
+	}
+	return nil
 }

@@ -106,7 +106,9 @@ func (a *API) List(ctx context.Context, c access.Caller, parent resource.ID, typ
 			if err != nil {
 				return List{}, err
 			}
-			_, err = a.typeOf(probe)
+			if _, err = a.typeOf(probe); err == nil { // a filter that is no type, but with a name behind it ends in one
+				err = problem.Errorf(problem.UnknownType, "The resource type '%s' is not known here.", clip(typ))
+			}
 			return List{}, err
 		}
 		typ, action = t.Name, t.Name+"/read"

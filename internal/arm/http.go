@@ -2,6 +2,7 @@ package arm
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -21,25 +22,52 @@ func (a *API) Handler(log *slog.Logger, authenticate func(ctx context.Context, r
 	s := &web.Surface{Name: "management", Log: log, Write: a.writeProblem}
 	return s.Handle(func(w http.ResponseWriter, r *http.Request) error {
 		segs, ok := web.Path(r)
-		if !ok || len(segs) == 0 {
-			return problem.Errorf(problem.Invalid, "The path is not a resource ID.")
-		}
 		if strings.EqualFold(strings.Join(segs, "/"), "metadata/endpoints") {
 			return a.serveEndpoints(w, r)
-		}
-		q, err := query(r)
-		if err != nil {
-			return err
 		}
 		c, err := authenticate(r.Context(), r)
 		if err != nil {
 			return err
 		}
-		if err := apiVersion(q); err != nil {
-			return err
+		q := request{c: c, path: "/" + strings.Join(segs, "/")}
+		if !ok || len(segs) == 0 {
+			err = problem.Errorf(problem.Invalid, "The path is not a resource ID.")
+		} else if q.q, err = query(r); err == nil {
+			err = apiVersion(q.q)
 		}
-		return a.route(w, r, request{c: c, q: q, path: "/" + strings.Join(segs, "/")})
+		if err == nil {
+			err = a.route(w, r, q)
+		}
+		return a.onRecord(r, q, err)
 	})
+}
+
+// recorded is a refusal that is on record.
+type recorded struct{ p *problem.Error }
+
+func (e recorded) Error() string { return e.p.Error() }
+
+func (e recorded) Unwrap() error { return e.p }
+
+// onRecord records a refusal that the API came to before it knew what was
+// asked: an unknown type, a body that cannot be read. The others are on record.
+func (a *API) onRecord(r *http.Request, q request, err error) error {
+	if err == nil {
+		return nil
+	}
+	p := problem.Of(err)
+	if _, ok := errors.AsType[recorded](err); ok || p.Kind == problem.Internal || p.Kind == problem.Unavailable {
+		return err
+	}
+	verb, ok := map[string]string{"GET": "read", "HEAD": "read", "PUT": "write", "PATCH": "write", "DELETE": "delete"}[r.Method]
+	if !ok {
+		verb = "action"
+	}
+	on, perr := resource.Parse(q.path)
+	if perr != nil {
+		on = resource.Root
+	}
+	return a.refuse(r.Context(), a.event(q.c, "Innate.Management/requests/"+verb, on), p)
 }
 
 type request struct {
@@ -253,7 +281,7 @@ func (a *API) serveList(w http.ResponseWriter, r *http.Request, q request, paren
 	}
 	if f := q.q.Get("$filter"); f != "" {
 		t, ok := equals(f, "resourceType")
-		if !ok || typ != "" {
+		if !ok || t == "" || typ != "" {
 			return problem.Errorf(problem.NotSupported, "The $filter '%s' is not supported in this version; resourceType eq 'Namespace/type' is, on /resources.", clip(f))
 		}
 		typ = t
@@ -273,6 +301,13 @@ func equals(filter, name string) (string, bool) {
 	return m[2], true
 }
 
+// assignedTo reads the filter "assignedTo('value')".
+func assignedTo(filter string) (string, bool) {
+	id, ok := strings.CutPrefix(filter, "assignedTo('")
+	id, end := strings.CutSuffix(id, "')")
+	return id, ok && end && !strings.Contains(id, "'")
+}
+
 func assignmentFilter(f string) (AssignmentFilter, error) {
 	var out AssignmentFilter
 	if strings.TrimSpace(f) == "" {
@@ -284,15 +319,15 @@ func assignmentFilter(f string) (AssignmentFilter, error) {
 			out.AtScope = true
 			continue
 		}
-		if id, ok := equals(part, "principalId"); ok {
+		id, ok := equals(part, "principalId")
+		if !ok {
+			id, ok = assignedTo(part)
+		}
+		if ok && id != "" && out.Principal == "" {
 			out.Principal = id
 			continue
 		}
-		if id, ok := strings.CutPrefix(part, "assignedTo('"); ok && strings.HasSuffix(id, "')") {
-			out.Principal = strings.TrimSuffix(id, "')")
-			continue
-		}
-		return out, problem.Errorf(problem.NotSupported, "The $filter '%s' is not supported; atScope(), principalId eq '{id}' and assignedTo('{id}') are, joined by and.", clip(f))
+		return out, problem.Errorf(problem.NotSupported, "The $filter '%s' is not supported; atScope() and one of principalId eq '{id}' and assignedTo('{id}') are, joined by and.", clip(f))
 	}
 	return out, nil
 }

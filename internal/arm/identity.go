@@ -55,11 +55,17 @@ func (t *Type) planIdentity(raw json.RawMessage, present, patch bool) (identityP
 		if err != nil || !strings.EqualFold(id.Type(), typeIdentity) {
 			return p, problem.Errorf(problem.BadIdentity, "The identity '%s' is not the resource ID of a user-assigned identity (.../providers/%s/{name}).", clip(text), typeIdentity)
 		}
-		if isNull(v) {
-			p.detach[id.Key()] = id
-			continue
+		if p.attach[id.Key()].Equal(id) || p.detach[id.Key()].Equal(id) {
+			return p, problem.Errorf(problem.BadIdentity, "The identity '%s' is listed more than once.", id)
 		}
-		p.attach[id.Key()] = id
+		switch {
+		case isNull(v):
+			p.detach[id.Key()] = id
+		case object(v) != nil:
+			p.attach[id.Key()] = id
+		default:
+			return p, problem.Errorf(problem.BadIdentity, "The identity '%s' has a value that is not {}, or null to detach it.", id)
+		}
 	}
 	if len(p.attach) > 0 && (!t.User || p.typed && !p.user) {
 		return p, problem.Errorf(problem.BadIdentity, "The member 'identity.userAssignedIdentities' needs a type that includes UserAssigned; expected %s.", t.identityWords())
@@ -110,7 +116,9 @@ func (t *Type) identityWords() string {
 const actionAssign = typeIdentity + "/assign/action"
 
 // mayAttach checks the caller's right to each identity that the plan newly
-// attaches, and returns the keys that it checked.
+// attaches, and returns the keys that it checked. One that is attached now is
+// not among them: it may be detached before the write, which must not attach it
+// again for a caller who has no right to it.
 func (a *API) mayAttach(ctx context.Context, c access.Caller, r resource.ID, p identityPlan) (map[string]bool, error) {
 	checked := map[string]bool{}
 	if len(p.attach) == 0 {
@@ -120,11 +128,12 @@ func (a *API) mayAttach(ctx context.Context, c access.Caller, r resource.ID, p i
 	if err != nil {
 		return nil, fmt.Errorf("reading the identities of %s: %w", r, err)
 	}
+	attached := map[string]bool{}
 	for _, h := range have {
-		checked[h.Resource.Key()] = true
+		attached[h.Resource.Key()] = true
 	}
 	for key, id := range p.attach {
-		if checked[key] {
+		if attached[key] {
 			continue
 		}
 		d, err := a.Directory.Authorize(ctx, c, actionAssign, false, id)

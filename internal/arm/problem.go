@@ -59,6 +59,22 @@ var words = map[problem.Kind]word{
 	problem.Internal:             {500, "InternalServerError"},
 }
 
+// assignmentWords are where ARM has another word for role assignments.
+var assignmentWords = map[problem.Kind]word{
+	problem.Immutable: {400, "RoleAssignmentUpdateNotPermitted"},
+}
+
+// wordOf is how ARM says the kind in answer to r.
+func wordOf(r *http.Request, k problem.Kind) word {
+	if w, ok := assignmentWords[k]; ok {
+		segs, _ := web.Path(r)
+		if n := len(segs); n >= 3 && strings.EqualFold(segs[n-3]+"/"+segs[n-2], typeAssignment) {
+			return w
+		}
+	}
+	return words[k]
+}
+
 // armError is ARM's error body.
 type armError struct {
 	Error struct {
@@ -68,7 +84,7 @@ type armError struct {
 }
 
 func (a *API) writeProblem(w http.ResponseWriter, r *http.Request, p *problem.Error) {
-	wd := words[p.Kind]
+	wd := wordOf(r, p.Kind)
 	h := w.Header()
 	h.Set("X-Ms-Error-Code", wd.code)
 	switch wd.status {

@@ -60,99 +60,165 @@ func (a *API) Put(ctx context.Context, c access.Caller, id resource.ID, doc Docu
 	if err != nil {
 		return nil, false, a.refuse(ctx, ev, problem.Of(err))
 	}
-	if err := a.mayLink(ctx, c, t, id, doc); err != nil {
+	linked, err := a.mayLink(ctx, c, t, id, doc, patch)
+	if err != nil {
 		return nil, false, err
 	}
 	checked, err := a.mayAttach(ctx, c, id, plan)
 	if err != nil {
 		return nil, false, err
 	}
+	var v View
 	var created bool
 	err = a.write(ctx, ev, func(tx Tx) error {
-		created, err = a.put(ctx, tx, c, t, putRequest{id: id, doc: doc, patch: patch, cond: cond, plan: plan, checked: checked})
+		v, created, err = a.put(ctx, tx, c, t, putRequest{id: id, doc: doc, patch: patch, cond: cond, plan: plan, linked: linked, checked: checked})
 		return err
 	})
 	if err != nil {
 		return nil, false, err
 	}
-	v, err := a.view(ctx, t, c.Tenant, id)
-	return v, created, err
+	return v, created, nil
 }
 
-// mayLink checks the caller's rights to what else the write touches.
-func (a *API) mayLink(ctx context.Context, c access.Caller, t *Type, id resource.ID, doc Document) error {
+// mayLink checks the caller's rights to what else the write touches: by the
+// document as it will be, of which a PATCH need not say all. It returns the
+// needs that it checked.
+func (a *API) mayLink(ctx context.Context, c access.Caller, t *Type, id resource.ID, doc Document, patch bool) (map[string]bool, error) {
 	if t.Linked == nil {
-		return nil
+		return nil, nil
+	}
+	if patch {
+		old, err := a.Store.Resource(ctx, c.Tenant, id.Key())
+		if problem.Is(err, problem.NotFound) {
+			return nil, nil // which the write will find too
+		}
+		if err != nil {
+			return nil, fmt.Errorf("reading %s: %w", id, err)
+		}
+		if doc, err = merge(old.Body, doc); err != nil {
+			return nil, err
+		}
 	}
 	needs, err := t.Linked(doc)
 	if err != nil {
-		return a.refuse(ctx, a.event(c, t.Name+"/write", id), problem.Of(err))
+		return nil, a.refuse(ctx, a.event(c, t.Name+"/write", id), problem.Of(err))
 	}
+	linked := map[string]bool{}
 	for _, n := range needs {
 		d, err := a.Directory.Authorize(ctx, c, n.Action, false, n.Scope)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if !d.Allowed {
-			return a.refuse(ctx, a.event(c, n.Action, n.Scope), problem.Errorf(problem.LinkedDenied,
+			return nil, a.refuse(ctx, a.event(c, n.Action, n.Scope), problem.Errorf(problem.LinkedDenied,
 				"The client '%s' with object id '%s' has permission to perform the write on '%s'; however, it does not have permission to perform action '%s' on the linked scope '%s'.",
 				c.Client, c.Principal, id, n.Action, n.Scope))
+		}
+		linked[n.key()] = true
+	}
+	return linked, nil
+}
+
+func (n Need) key() string { return strings.ToLower(n.Action) + " " + n.Scope.Key() }
+
+// stillLinked checks that the row needs nothing but what was checked: another
+// write can have come between.
+func (t *Type) stillLinked(r Resource, linked map[string]bool) error {
+	if t.Linked == nil {
+		return nil
+	}
+	needs, err := t.Linked(r.Body)
+	if err != nil {
+		return err
+	}
+	for _, n := range needs {
+		if !linked[n.key()] {
+			return problem.Errorf(problem.Conflict, "%s was changed at the same time; read it again and retry.", r.ID)
 		}
 	}
 	return nil
 }
 
 type putRequest struct {
-	id      resource.ID
-	doc     Document
-	patch   bool
-	cond    Condition
-	plan    identityPlan
-	checked map[string]bool
+	id    resource.ID
+	doc   Document
+	patch bool
+	cond  Condition
+	plan  identityPlan
+	// linked and checked are the rights that the caller was found to have.
+	linked, checked map[string]bool
 }
 
-// put is the part of Put that runs within the write.
-func (a *API) put(ctx context.Context, tx Tx, c access.Caller, t *Type, q putRequest) (created bool, err error) {
-	if err := a.parentExists(tx, q.id); err != nil {
-		return false, err
-	}
-	var old *Resource
-	switch r, err := tx.Resource(q.id.Key()); {
-	case err == nil:
-		old = &r
-	case !problem.Is(err, problem.NotFound):
-		return false, err
-	}
-	if err := q.cond.check(old); err != nil {
-		return false, err
-	}
-	if q.patch && old == nil {
-		return false, notFound(q.id)
-	}
-	r, err := a.next(c, t, q, old)
+// put is the part of Put that runs within the write. The view is what this
+// write made: another can follow before an answer could be read back.
+func (a *API) put(ctx context.Context, tx Tx, c access.Caller, t *Type, q putRequest) (v View, created bool, err error) {
+	old, r, err := a.rows(tx, c, t, q)
 	if err != nil {
-		return false, err
+		return nil, false, err
 	}
 	if t.Check != nil {
 		if err := t.Check(ctx, old, &r); err != nil {
-			return false, err
+			return nil, false, err
 		}
 	}
-	if err := tx.PutResource(r); err != nil {
-		return false, err
+	if err := t.stillLinked(r, q.linked); err != nil {
+		return nil, false, err
 	}
+	if err := tx.PutResource(r); err != nil {
+		return nil, false, err
+	}
+	r.ETag = tx.Revision()
 	if old == nil && t.OwnPrincipal != "" {
 		if err := tx.PutPrincipal(directory.NewPrincipal(c.Tenant, t.OwnPrincipal, r.ID, false, a.Now())); err != nil {
-			return false, err
+			return nil, false, err
 		}
 	}
 	if err := a.applyIdentity(tx, r, q.plan, q.checked); err != nil {
-		return false, err
+		return nil, false, err
 	}
 	if t.Written != nil {
-		return old == nil, t.Written(tx, r)
+		if err := t.Written(tx, r); err != nil {
+			return nil, false, err
+		}
 	}
-	return old == nil, nil
+	v, err = t.viewWithin(tx, r)
+	return v, old == nil, err
+}
+
+// rows returns the row before the write, nil for a new resource, and after it.
+func (a *API) rows(tx Tx, c access.Caller, t *Type, q putRequest) (old *Resource, r Resource, err error) {
+	if err := a.parentExists(tx, q.id); err != nil {
+		return nil, r, err
+	}
+	switch have, err := tx.Resource(q.id.Key()); {
+	case err == nil:
+		old = &have
+	case !problem.Is(err, problem.NotFound):
+		return nil, r, err
+	}
+	if err := q.cond.check(old); err != nil {
+		return nil, r, err
+	}
+	if q.patch && old == nil {
+		return nil, r, notFound(q.id)
+	}
+	r, err = a.next(c, t, q, old)
+	return old, r, err
+}
+
+// viewWithin is [API.view] of a row that the write has made.
+func (t *Type) viewWithin(tx Tx, r Resource) (View, error) {
+	have, err := tx.Identities(r.ID.Key())
+	if err != nil {
+		return nil, err
+	}
+	var own directory.Principal
+	if t.OwnPrincipal != "" {
+		if own, err = tx.PrincipalOf(r.ID.Key()); err != nil {
+			return nil, err
+		}
+	}
+	return t.view(r, have, own), nil
 }
 
 // next is the row after the write.
@@ -181,7 +247,7 @@ func (a *API) next(c access.Caller, t *Type, q putRequest, old *Resource) (Resou
 	if !t.NoLocation && location(r.Body) == "" {
 		return r, problem.Errorf(problem.Invalid, "The member 'location' is missing; a string was expected, for example \"local\".")
 	}
-	return r, nil
+	return r, compact(r.Body)
 }
 
 func location(body map[string]json.RawMessage) string {
@@ -220,8 +286,8 @@ func (a *API) parentExists(tx Tx, id resource.ID) error {
 	if strings.EqualFold(id.Type(), typeSubscription) {
 		return nil
 	}
-	if id.GroupID().IsZero() {
-		return problem.Errorf(problem.Invalid, "The resource ID '%s' is not in a resource group.", id)
+	if !id.Scope().Equal(id.GroupID()) {
+		return problem.Errorf(problem.Invalid, "The resource ID '%s' is not in a resource group; /subscriptions/{id}/resourceGroups/{name}/providers/%s/{name} was expected.", id, id.Type())
 	}
 	if p := id.Parent(); !id.Equal(id.GroupID()) && !p.Equal(id.GroupID()) {
 		return missing(p, problem.ParentNotFound, "The parent resource '%s' could not be found.")
@@ -342,6 +408,15 @@ func (a *API) deleteOwn(tx Tx, key string) error {
 	}
 	for _, u := range users {
 		if err := tx.Detach(u.Key(), key); err != nil {
+			return err
+		}
+		// What clients read of it is another than before: so is its ETag.
+		if r, err := tx.Resource(u.Key()); err == nil {
+			err = tx.PutResource(r)
+			if err != nil {
+				return err
+			}
+		} else if !problem.Is(err, problem.NotFound) {
 			return err
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/innate-id/innate/internal/access"
 	"github.com/innate-id/innate/internal/audit"
 	"github.com/innate-id/innate/internal/problem"
 	"github.com/innate-id/innate/internal/resource"
@@ -98,12 +99,19 @@ func (a *API) serveEndpoints(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
+const (
+	actionEvents = "Innate.Audit/events/read"
+	// sendTimeout is how long a reader may take for a hundred events. One that
+	// reads no more, and has not gone away either, would be waited for for ever.
+	sendTimeout = 10 * time.Second
+)
+
 // serveEvents serves {scope}/providers/Innate.Audit/events: the record of what
 // was asked at the scope and below, one JSON object a line, oldest first. With
 // follow=true it goes on as events are recorded; with after={time} (RFC 3339)
 // it begins there, without it at the beginning.
 func (a *API) serveEvents(w http.ResponseWriter, r *http.Request, q request, scope resource.ID) error {
-	ev, err := a.permit(r.Context(), q.c, "Innate.Audit/events/read", scope)
+	ev, err := a.permit(r.Context(), q.c, actionEvents, scope)
 	if err != nil {
 		return err
 	}
@@ -119,20 +127,21 @@ func (a *API) serveEvents(w http.ResponseWriter, r *http.Request, q request, sco
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(http.StatusOK)
-	t := tail{a: a, tenant: q.c.Tenant, scope: scope, from: from, after: map[string]int64{}, out: json.NewEncoder(w), flush: http.NewResponseController(w)}
+	t := tail{a: a, c: q.c, scope: scope, from: from, after: map[string]int64{}, out: json.NewEncoder(w), flush: http.NewResponseController(w)}
 	return t.run(r, q.q.Get("follow") == "true")
 }
 
 // tail writes the events of one reader, in the order of their times across the
 // tenant's chains.
 type tail struct {
-	a      *API
-	tenant string
-	scope  resource.ID
-	from   time.Time
-	after  map[string]int64
+	a     *API
+	c     access.Caller
+	scope resource.ID
+	from  time.Time
+	after map[string]int64
 	// pending are events that a chain with more to read may still precede.
 	pending []audit.Event
+	sent    int
 	out     *json.Encoder
 	flush   *http.ResponseController
 }
@@ -143,13 +152,13 @@ func (t *tail) run(r *http.Request, follow bool) error {
 		for {
 			n, err := t.batch(r)
 			if err != nil {
-				// The answer has begun: only its end can say that it is not whole.
-				panic(http.ErrAbortHandler)
+				cutOff()
 			}
 			if n == 0 {
 				break
 			}
 		}
+		_ = t.flush.SetWriteDeadline(time.Now().Add(sendTimeout))
 		_ = t.flush.Flush() // an error here is a client that left; the context says so
 		if !follow {
 			return nil
@@ -159,15 +168,22 @@ func (t *tail) run(r *http.Request, follow bool) error {
 			return nil
 		case <-more:
 		}
+		// The right is asked for again before anything new is shown.
+		if d, err := t.a.Directory.Authorize(r.Context(), t.c, actionEvents, false, t.scope); err != nil || !d.Allowed {
+			cutOff()
+		}
 	}
 }
+
+// cutOff ends an answer that has begun: only its end can say that it is not whole.
+func cutOff() { panic(http.ErrAbortHandler) }
 
 // tailPage is how many batches of each chain are read at once.
 const tailPage = 200
 
 // batch writes the next events; n is how many batches there were.
 func (t *tail) batch(r *http.Request) (n int, err error) {
-	bs, err := t.a.Store.Batches(r.Context(), t.tenant, t.after, tailPage)
+	bs, err := t.a.Store.Batches(r.Context(), t.c.Tenant, t.after, tailPage)
 	if err != nil {
 		return 0, err
 	}
@@ -200,6 +216,11 @@ func (t *tail) write(horizon time.Time) error {
 		if ev.At.Before(t.from) || !t.sees(ev) {
 			continue
 		}
+		if t.sent%100 == 0 {
+			// An error says that the connection has no deadline to set.
+			_ = t.flush.SetWriteDeadline(time.Now().Add(sendTimeout)) // the wall clock: a socket's, not ours
+		}
+		t.sent++
 		if err := t.out.Encode(ev); err != nil {
 			return err
 		}

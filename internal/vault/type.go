@@ -19,6 +19,11 @@ const TypeVault = "Microsoft.KeyVault/vaults"
 // name's first label.
 const nameKind = "vault"
 
+const (
+	maxName  = 24
+	nameRule = "3 to 24 letters, digits and hyphens are allowed, beginning with a letter, ending with a letter or digit, without two hyphens in a row"
+)
+
 // properties are the members of a vault's properties that mean something here.
 type properties struct {
 	EnableRBAC      *bool             `json:"enableRbacAuthorization"`
@@ -31,7 +36,7 @@ func Type(names web.Names) *arm.Type {
 	return &arm.Type{
 		Name:        TypeVault,
 		NamePattern: regexp.MustCompile(`^[A-Za-z](-?[A-Za-z0-9]){2,23}$`),
-		NameRule:    "3 to 24 letters, digits and hyphens are allowed, beginning with a letter, ending with a letter or digit, without two hyphens in a row",
+		NameRule:    nameRule,
 		Computed:    []string{"vaultUri", "tenantId"},
 		Check: func(_ context.Context, _ *arm.Resource, r *arm.Resource) error {
 			return checkVault(*r)
@@ -54,12 +59,23 @@ func Type(names web.Names) *arm.Type {
 			return nil
 		},
 		View: func(r arm.Resource, _ directory.Principal, p map[string]any) {
-			p["vaultUri"], p["tenantId"] = names.Vault(strings.ToLower(r.ID.Name()))+"/", r.Tenant
-			p["enableRbacAuthorization"], p["enableSoftDelete"], p["softDeleteRetentionInDays"] = true, true, 90
+			have := map[string]string{} // names of members compare without case
+			for name := range p {
+				have[strings.ToLower(name)] = name
+			}
+			for name, v := range map[string]any{
+				"vaultUri": names.Vault(strings.ToLower(r.ID.Name())) + "/", "tenantId": r.Tenant,
+				"enableRbacAuthorization": true, "enableSoftDelete": true, "softDeleteRetentionInDays": 90,
+			} {
+				if was, ok := have[strings.ToLower(name)]; ok {
+					delete(p, was)
+				}
+				p[name] = v
+			}
 			for name, v := range map[string]any{
 				"sku": map[string]any{"family": "A", "name": "standard"}, "accessPolicies": []any{}, "publicNetworkAccess": "Enabled",
 			} {
-				if _, ok := p[name]; !ok {
+				if _, ok := have[strings.ToLower(name)]; !ok {
 					p[name] = v
 				}
 			}
@@ -70,6 +86,10 @@ func Type(names web.Names) *arm.Type {
 // checkVault refuses what a vault here would not honour: rights that were
 // asked for in another way than by roles must not silently mean nothing.
 func checkVault(r arm.Resource) error {
+	// The pattern cannot count the hyphens in.
+	if len(r.ID.Name()) > maxName {
+		return problem.Errorf(problem.Invalid, "The name '%s' is not valid for %s: %s.", r.ID.Name(), TypeVault, nameRule)
+	}
 	var p properties
 	if raw := arm.Document(r.Body).Member("properties"); len(raw) > 0 {
 		if err := json.Unmarshal(raw, &p); err != nil {

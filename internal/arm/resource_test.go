@@ -1,0 +1,218 @@
+package arm_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// kinds are a resource of each type, in an order in which they can be made.
+var kinds = []struct{ name, id, put, patch string }{
+	{"resourceGroups", sub + "/resourceGroups/g2", local, `{"tags":{"team":"red"}}`},
+	{"virtualMachines", vms + "/vm1", `{"location":"local","identity":{"type":"SystemAssigned"}}`, `{"tags":{"team":"red"}}`},
+	{"sites", g1 + "/providers/Microsoft.Web/sites/app1", `{"location":"local","kind":"functionapp","properties":{"httpsOnly":true}}`, `{"properties":{"httpsOnly":null,"enabled":true}}`},
+	{"userAssignedIdentities", uais + "/shared", local, `{"tags":{"team":"red"}}`},
+	{"vaults", g1 + "/providers/Microsoft.KeyVault/vaults/kv1", `{"location":"local","properties":{"sku":{"family":"A","name":"premium"}}}`, `{"properties":{"publicNetworkAccess":"Disabled"}}`},
+	{"agentPools", g1 + "/providers/Innate.Build/agentPools/pool1", local, `{"tags":{"team":"red"}}`},
+	{"applications", g1 + "/providers/Innate.Directory/applications/api1", `{"properties":{"identifierUris":["api://one"]}}`, `{"properties":{"accessTokenVersion":2}}`},
+	{"hosts", g1 + "/providers/Innate.Fleet/hosts/host1", `{}`, `{"tags":{"rack":"7"}}`},
+	{"placements", g1 + "/providers/Innate.Fleet/hosts/host1/placements/p1", `{"properties":{"door":"run","resourceId":"` + vms + `/vm1"}}`, `{"properties":{"selectors":["unix:uid:0"]}}`},
+}
+
+// TestResourceLife tells the same story of every type: made, replaced,
+// patched, read, listed, deleted, gone.
+func TestResourceLife(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	golden := map[string]any{}
+	for _, k := range kinds {
+		made := w.owner.must(201, "PUT", k.id, k.put)
+		w.owner.must(200, "PUT", k.id, k.put)
+		patched := w.owner.must(200, "PATCH", k.id, k.patch)
+		got := w.owner.must(200, "GET", k.id, "")
+		if diff := cmp.Diff(patched.body, got.body); diff != "" {
+			t.Errorf("%s: PATCH answered something else than GET (-patch +get):\n%s", k.name, diff)
+		}
+		if e := got.header.Get("ETag"); e == "" || e != `"`+got.str("etag")+`"` || e == made.header.Get("ETag") {
+			t.Errorf("%s: ETag header is %s after %s, member %q", k.name, e, made.header.Get("ETag"), got.str("etag"))
+		}
+		head := w.owner.must(204, "HEAD", k.id, "")
+		if head.text != "" {
+			t.Errorf("%s: HEAD has a body", k.name)
+		}
+		l := w.owner.must(200, "GET", k.id[:strings.LastIndexByte(k.id, '/')], "").values()
+		found := false
+		for _, v := range l {
+			found = found || cmp.Equal(v, got.body)
+		}
+		if !found {
+			t.Errorf("%s: the list does not have it as GET has it: %v", k.name, l)
+		}
+		golden[k.name] = got.body
+	}
+	compareGolden(t, "types.json", normalize(indent(t, golden)))
+	for i := len(kinds) - 1; i >= 0; i-- {
+		id := kinds[i].id
+		w.owner.must(200, "DELETE", id, "")
+		w.owner.must(204, "DELETE", id, "")
+		code := "ResourceNotFound"
+		if kinds[i].name == "resourceGroups" {
+			code = "ResourceGroupNotFound"
+		}
+		w.owner.refused(404, code, "GET", id, "")
+		w.owner.refused(404, code, "PATCH", id, `{}`)
+		if r := w.owner.refused(404, code, "HEAD", id, ""); r.text != "" {
+			t.Errorf("HEAD %s has a body: %s", id, r.text)
+		}
+	}
+}
+
+var (
+	guid = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
+	port = regexp.MustCompile(`innate\.test:\d+`)
+)
+
+// normalize puts names for GUIDs, in the order of their appearance.
+func normalize(s string) string {
+	known := map[string]string{tenantA: "{tenant}", strings.TrimPrefix(sub, "/subscriptions/"): "{sub}"}
+	s = guid.ReplaceAllStringFunc(s, func(g string) string {
+		if known[g] == "" {
+			known[g] = fmt.Sprintf("{guid%d}", len(known)-1)
+		}
+		return known[g]
+	})
+	return port.ReplaceAllString(s, "innate.test")
+}
+
+func compareGolden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.MkdirAll("testdata", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("not as in %s; if it is meant, run the test with -update (-want +got):\n%s", path, diff)
+	}
+}
+
+func TestIDsCompareWithoutCaseAndKeepTheirCreatorsCase(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	id := vms + "/Vm-One"
+	w.owner.must(201, "PUT", id, local)
+	for _, path := range []string{
+		strings.ToLower(id), strings.ToUpper(id), id + "/", "/" + id, id + "//",
+		strings.Replace(id, "resourceGroups", "resourcegroups", 1), strings.ReplaceAll(id, "/", "//"),
+		strings.Replace(id, "Vm-One", "Vm%2DOne", 1),
+	} {
+		if got := w.owner.must(200, "PUT", path, local).str("id"); got != id {
+			t.Errorf("PUT %s answers id %s, want %s", path, got, id)
+		}
+		if got := w.owner.must(200, "GET", path, ""); got.str("id") != id || got.str("type") != "Microsoft.Compute/virtualMachines" {
+			t.Errorf("GET %s answers %s", path, got.text)
+		}
+	}
+	for _, path := range []string{strings.ToLower(vms), strings.ToUpper(vms), vms + "/", strings.ToUpper(g1) + "/resources", sub + "/resourcegroups/G1//resources/"} {
+		if got := w.owner.must(200, "GET", path, "").values(); len(got) != 1 || got[0]["id"] != id {
+			t.Errorf("GET %s lists %v", path, got)
+		}
+	}
+}
+
+func TestAPIVersion(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, tt := range []struct {
+		query string
+		code  string // "" means accepted
+	}{
+		{"api-version=2024-11-30", ""},
+		{"api-version=2018-01-01-preview", ""},
+		{"API-Version=2024-11-30", ""},
+		{"x=y", "MissingApiVersionParameter"},
+		{"api-version=", "MissingApiVersionParameter"},
+		{"api-version=latest", "InvalidApiVersionParameter"},
+		{"api-version=2024-11-30%20", "InvalidApiVersionParameter"},
+		{"api-version=" + strings.Repeat("9", 5000), "InvalidApiVersionParameter"},
+		{"api-version=2024-11-30&api-version=2024-11-30", "InvalidRequestContent"},
+		{"api-version=2024-11-30&Api-Version=2025-11-30", "InvalidRequestContent"},
+		{"api-version=2024-11-30;x=y", "InvalidRequestContent"},
+		{"api-version=%zz", "InvalidRequestContent"},
+	} {
+		if tt.code == "" {
+			w.owner.must(200, "GET", g1+"?"+tt.query, "")
+			continue
+		}
+		w.owner.refused(400, tt.code, "GET", g1+"?"+tt.query, "")
+	}
+}
+
+func TestPathsThatAreNoResource(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.owner.must(201, "PUT", vms+"/there", local)
+	for _, tt := range []struct {
+		status       int
+		code         string
+		method, path string
+	}{
+		{400, "InvalidRequestContent", "GET", "/"},
+		{400, "InvalidRequestContent", "GET", "/x"},
+		{400, "InvalidRequestContent", "GET", g1 + "/../g1"},
+		{400, "InvalidRequestContent", "GET", g1 + "/%2e%2e/g1"},
+		{400, "InvalidRequestContent", "GET", sub + "%2FresourceGroups%2Fg1"},
+		{400, "InvalidRequestContent", "PUT", vms + "/a%3Fb"},
+		{400, "InvalidRequestContent", "PUT", vms + "/a%00b"},
+		{400, "InvalidRequestContent", "PUT", vms + "/%E2%84%AA"}, // Kelvin sign
+		{400, "InvalidRequestContent", "GET", sub + "/providers/providers"},
+		{400, "InvalidRequestContent", "PUT", vms + "/" + strings.Repeat("a", 129)},
+		{400, "InvalidRequestContent", "PUT", vms + "/" + strings.Repeat("a", 3000)},
+		{404, "InvalidResourceType", "GET", g1 + "/providers/Microsoft.Compute/disks/d"},
+		{404, "InvalidResourceType", "GET", g1 + "/providers/Microsoft.Compute/disks"},
+		{404, "InvalidResourceType", "PUT", g1 + "/providers/Nobody.Knows/it/d"},
+		{404, "SubscriptionNotFound", "GET", "/subscriptions/none"},
+		{404, "ResourceGroupNotFound", "GET", sub + "/resourceGroups/none"},
+		{404, "ResourceGroupNotFound", "PUT", sub + "/resourceGroups/none/providers/Microsoft.Compute/virtualMachines/vm"},
+		{404, "ResourceGroupNotFound", "GET", sub + "/resourceGroups/none/providers/Microsoft.Compute/virtualMachines"},
+		{404, "ParentResourceNotFound", "PUT", g1 + "/providers/Innate.Fleet/hosts/none/placements/p"},
+		{404, "ResourceNotFound", "GET", g1 + "/providers/Innate.Fleet/hosts/none/placements"},
+		{404, "ResourceNotFound", "POST", g1 + "/providers/Innate.Fleet/hosts/none/evict"},
+		{404, "ResourceNotFound", "POST", vms + "/none/start"},
+		{405, "MethodNotAllowed", "POST", vms + "/vm1"},
+		{405, "MethodNotAllowed", "PUT", vms},
+		{405, "MethodNotAllowed", "TRACE", g1},
+		{405, "MethodNotAllowed", "DELETE", "/subscriptions"},
+		{405, "MethodNotAllowed", "POST", "/metadata/endpoints"},
+		{400, "NotSupported", "DELETE", sub},
+		// A type that stands in a group is nowhere else: not in a
+		// subscription, not below another resource.
+		{400, "InvalidRequestContent", "PUT", sub + "/providers/Microsoft.Compute/virtualMachines/vm"},
+		{400, "InvalidRequestContent", "PUT", "/providers/Microsoft.Compute/virtualMachines/vm"},
+		{400, "InvalidRequestContent", "PUT", vms + "/there/providers/Microsoft.Compute/virtualMachines/vm"},
+		{400, "InvalidRequestContent", "PUT", vms + "/there/providers/Microsoft.ManagedIdentity/userAssignedIdentities/uai"},
+	} {
+		body := ""
+		if tt.method == "PUT" {
+			body = `{"location":"local","properties":{"door":"run","resourceId":"` + vms + `/there"}}`
+		}
+		// The root may do everything: no refusal here is for lack of a right.
+		w.root().refused(tt.status, tt.code, tt.method, tt.path, body)
+	}
+}
