@@ -51,6 +51,9 @@ func (a *API) Put(ctx context.Context, c access.Caller, id resource.ID, doc Docu
 	}
 	block, present := doc.take("identity")
 	plan, err := t.planIdentity(block, present, patch)
+	if err == nil && strings.EqualFold(t.Name, typeSubscription) {
+		err = problem.Errorf(problem.NotSupported, "A subscription cannot be made or changed in this version; the first one is made with its tenant.")
+	}
 	if err == nil {
 		err = t.checkName(id)
 	}

@@ -158,6 +158,8 @@ type Tx interface {
 	// PutAPI registers an audience for an application; [problem.Exists] if
 	// another application has it.
 	PutAPI(a directory.API) error
+	// APIs returns the audiences of an application, in their order.
+	APIs(resourceKey string) ([]directory.API, error)
 	// DeleteAPIs deletes the audiences of an application.
 	DeleteAPIs(resourceKey string) error
 	// LiveSecrets counts the vault's secrets, soft-deleted ones included.

@@ -188,6 +188,7 @@ func TestPathsThatAreNoResource(t *testing.T) {
 		{404, "InvalidResourceType", "GET", g1 + "/providers/Microsoft.Compute/disks"},
 		{404, "InvalidResourceType", "PUT", g1 + "/providers/Nobody.Knows/it/d"},
 		{404, "SubscriptionNotFound", "GET", "/subscriptions/none"},
+		{400, "NotSupported", "PUT", sub},
 		{404, "ResourceGroupNotFound", "GET", sub + "/resourceGroups/none"},
 		{404, "ResourceGroupNotFound", "PUT", sub + "/resourceGroups/none/providers/Microsoft.Compute/virtualMachines/vm"},
 		{404, "ResourceGroupNotFound", "GET", sub + "/resourceGroups/none/providers/Microsoft.Compute/virtualMachines"},

@@ -3,7 +3,9 @@ package arm
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/innate-id/innate/internal/directory"
@@ -73,28 +75,50 @@ func application(reserved func(string) bool) *Type {
 			if err != nil {
 				return err
 			}
-			own, err := tx.PrincipalOf(r.ID.Key())
-			if err != nil {
-				return err
-			}
-			if err := tx.DeleteAPIs(r.ID.Key()); err != nil {
-				return err
-			}
-			for _, aud := range p.IdentifierURIs {
-				api := directory.API{Tenant: r.Tenant, Audience: aud, Client: own.Client, TokenVersion: p.AccessTokenVersion, Resource: r.ID}
-				if err := tx.PutAPI(api); problem.Is(err, problem.Exists) {
-					return problem.Errorf(problem.Exists, "The identifier URI '%s' is another application's.", aud)
-				} else if err != nil {
-					return err
-				}
-			}
-			return nil
+			return registerAPIs(tx, r, p)
 		},
 		Deleting: func(tx Tx, r Resource) error { return tx.DeleteAPIs(r.ID.Key()) },
 		View: func(_ Resource, own directory.Principal, p map[string]any) {
 			p["appId"], p["principalId"] = own.Client, own.ID
 		},
 	}
+}
+
+// registerAPIs makes the application's audiences what its properties say. One
+// that changes none leaves no change: every agent drops its tokens for one.
+func registerAPIs(tx Tx, r Resource, p ApplicationProperties) error {
+	own, err := tx.PrincipalOf(r.ID.Key())
+	if err != nil {
+		return err
+	}
+	have, err := tx.APIs(r.ID.Key())
+	if err != nil {
+		return err
+	}
+	var was, is []string
+	for _, a := range have {
+		was = append(was, fmt.Sprint(a.TokenVersion, " ", a.Audience))
+	}
+	for _, aud := range p.IdentifierURIs {
+		is = append(is, fmt.Sprint(p.AccessTokenVersion, " ", aud))
+	}
+	slices.Sort(was)
+	slices.Sort(is)
+	if slices.Equal(was, slices.Compact(is)) {
+		return nil
+	}
+	if err := tx.DeleteAPIs(r.ID.Key()); err != nil {
+		return err
+	}
+	for _, aud := range p.IdentifierURIs {
+		api := directory.API{Tenant: r.Tenant, Audience: aud, Client: own.Client, TokenVersion: p.AccessTokenVersion, Resource: r.ID}
+		if err := tx.PutAPI(api); problem.Is(err, problem.Exists) {
+			return problem.Errorf(problem.Exists, "The identifier URI '%s' is another application's.", aud)
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 var uri = regexp.MustCompile(`^(https|api)://[A-Za-z0-9][A-Za-z0-9._~:/-]{0,250}$`)

@@ -161,6 +161,36 @@ func TestTheChangeStreamSaysWhatConcernsTheHost(t *testing.T) {
 	}
 }
 
+// TestAnAPIsChangeConcernsEveryHost: any workload may hold a token of an API
+// that changed; what changes nothing of its audiences concerns nobody.
+func TestAnAPIsChangeConcernsEveryHost(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	h := w.owner.enrol("h1")
+	app := hosts[:strings.LastIndex(hosts, "/providers/")] + "/providers/Innate.Directory/applications/orders"
+	s := h.changes(w.revision(tenantA))
+	s.caughtUp()
+	for _, step := range []struct {
+		what    string
+		do      func()
+		concern bool
+	}{
+		{"registered", func() { w.owner.must(201, "PUT", app, `{"properties":{"identifierUris":["api://orders"]}}`) }, true},
+		{"put again", func() { w.owner.must(200, "PUT", app, `{"properties":{"identifierUris":["api://orders"]}}`) }, false},
+		{"tagged", func() { w.owner.must(200, "PATCH", app, `{"tags":{"a":"b"}}`) }, false},
+		{"of another version", func() { w.owner.must(200, "PATCH", app, `{"properties":{"accessTokenVersion":2}}`) }, true},
+		{"of one more audience", func() {
+			w.owner.must(200, "PATCH", app, `{"properties":{"identifierUris":["api://orders","api://more"]}}`)
+		}, true},
+		{"gone", func() { w.owner.must(200, "DELETE", app, "") }, true},
+	} {
+		step.do()
+		if m := s.to(w.revision(tenantA)); m.All != step.concern {
+			t.Errorf("an API %s: the stream says %+v, want all to go: %v", step.what, m, step.concern)
+		}
+	}
+}
+
 func TestTheChangeStreamCatchesUp(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -91,6 +91,15 @@ func (db *DB) API(ctx context.Context, tenant, audience string) (directory.API, 
 	return one(ctx, db.read, none, scanAPI, getAPI, tenant, audienceKey(audience))
 }
 
+const listAPIs = `
+	SELECT tenant, audience, client, token_version, resource FROM api
+	WHERE tenant = $1 AND resource_key = $2 ORDER BY audience_key`
+
+// APIs returns the audiences of an application, in their order.
+func (t *writeTx) APIs(resourceKey string) ([]directory.API, error) {
+	return many(t.ctx, t.q, scanAPI, listAPIs, t.tenant, fold(resourceKey))
+}
+
 // putAPI changes no row if the audience is another application's.
 const putAPI = `
 	INSERT INTO api (tenant, audience_key, audience, client, token_version, resource, resource_key)

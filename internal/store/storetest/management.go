@@ -328,6 +328,11 @@ func audiences(t *testing.T, f *fixture) {
 		must(t, err)
 		same(t, "API("+audience+")", got, api)
 	}
+	f.write(func(tx arm.Tx) error {
+		got, err := tx.APIs(api.Resource.Key())
+		same(t, "APIs", got, []directory.API{api})
+		return err
+	})
 	_, err := f.db.API(t.Context(), tenant, "api://order")
 	refused(t, "API(none)", err, problem.UnknownAudience)
 	_, err = f.db.API(t.Context(), other, api.Audience)
