@@ -33,13 +33,7 @@ func (p *Portal) Handler(log *slog.Logger) (http.Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parsing the portal's page: %w", err)
 	}
-	s := &web.Surface{Name: "portal", Log: log, Write: func(w http.ResponseWriter, _ *http.Request, p *problem.Error) {
-		status := http.StatusNotFound
-		if p.Kind != problem.NotFound {
-			status = http.StatusInternalServerError
-		}
-		_ = web.WriteJSON(w, status, map[string]string{"error": p.Detail})
-	}}
+	s := &web.Surface{Name: "portal", Log: log, Write: writeProblem}
 	mux := http.NewServeMux()
 	mux.Handle("GET /{$}", s.Handle(func(w http.ResponseWriter, _ *http.Request) error {
 		var b bytes.Buffer
@@ -66,4 +60,13 @@ func (p *Portal) Handler(log *slog.Logger) (http.Handler, error) {
 		return problem.Errorf(problem.NotFound, "there is no %s %s here", r.Method, r.URL.Path)
 	}))
 	return mux, nil
+}
+
+// writeProblem: nothing but a path can be wrong here.
+func writeProblem(w http.ResponseWriter, _ *http.Request, p *problem.Error) {
+	status := http.StatusInternalServerError
+	if p.Kind == problem.NotFound {
+		status = http.StatusNotFound
+	}
+	_ = web.WriteJSON(w, status, map[string]string{"error": p.Detail})
 }
