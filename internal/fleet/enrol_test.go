@@ -9,6 +9,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
+	"io"
 	"math/big"
 	"net"
 	"net/http"
@@ -225,4 +227,69 @@ func TestEvictedAndDeletedHostsAreOut(t *testing.T) {
 			t.Errorf("%s: the open stream does not end: %v", end.what, err)
 		}
 	}
+}
+
+// TestEvictionReachesWhatIsUnderWay: a request that was begun before the
+// eviction and ended after it is one after it.
+func TestEvictionReachesWhatIsUnderWay(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.owner.must(201, "PUT", vms+"/vm1", machine)
+	for _, path := range []string{fleetapi.PathToken, fleetapi.PathEvents, fleetapi.PathRenew} {
+		name := unique("h")
+		h := w.owner.enrol(name)
+		w.owner.place(name, "p", vms+"/vm1")
+		body, out := io.Pipe()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, w.srv.Names.Fleet()+path, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		type answer struct {
+			res *http.Response
+			err error
+		}
+		done := make(chan answer, 1)
+		go func() {
+			res, err := h.http.Do(req)
+			done <- answer{res, err}
+		}()
+		if _, err := io.WriteString(out, "{"); err != nil { // the server has the head when it takes this
+			t.Fatal(err)
+		}
+		w.owner.must(200, "POST", hosts+"/"+name+"/evict", "")
+		rest, err := json.Marshal(ask("p", vms+"/vm1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := out.Write(rest[1:]); err != nil {
+			t.Fatal(err)
+		}
+		out.Close()
+		a := <-done
+		if a.err != nil {
+			t.Fatal(a.err)
+		}
+		a.res.Body.Close()
+		if a.res.StatusCode != http.StatusUnauthorized {
+			t.Errorf("POST %s, ended after the eviction = %s, want 401", path, a.res.Status)
+		}
+	}
+}
+
+// TestEnrollingTakesWhatIsPlaced: a token for a host gives what is placed on
+// it, and so needs the right to all of that; and it ends the machine that was
+// the host before, which notices.
+func TestEnrollingTakesWhatIsPlaced(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.owner.must(201, "PUT", vms+"/vm1", machine)
+	old := w.owner.enrol("h1")
+	const contributor = "b24988ac-6180-42a0-ab88-20f7382dd24c"
+	mallory := w.as(tenantA, unique("mallory"), contributor+" "+hosts+"/h1")
+	mallory.must(200, "POST", hosts+"/h1/createEnrolmentToken", "")
+	w.owner.place("h1", "p", vms+"/vm1")
+	mallory.refused(403, "LinkedAuthorizationFailed", "POST", hosts+"/h1/createEnrolmentToken", "")
+	again := w.owner.enrol("h1")
+	again.must(200, "GET", fleetapi.PathPlacements, nil, nil)
+	old.refused(problem.Unauthenticated, "GET", fleetapi.PathPlacements, nil)
 }

@@ -11,11 +11,14 @@ import (
 	"github.com/innate-id/innate/internal/problem"
 )
 
+// someone is an object id.
+const someone = "5b6f5a3e-0000-4000-8000-00000000000a"
+
 func TestShippedEventsAreRecordedOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	h, h2 := w.owner.enrol("h1"), w.owner.enrol("h2")
-	served := fleetapi.Served{At: start, Count: 3, Workload: vms + "/vm1", Principal: "p", Audience: api, TokenID: "t", Caller: "door:run", Stale: true}
+	served := fleetapi.Served{At: start, Count: 3, Workload: vms + "/vm1", Principal: someone, Audience: api, TokenID: "t", Caller: "door:run", Stale: true}
 	ship := func(a *agent, batch int64, count int) int {
 		t.Helper()
 		req := fleetapi.EventsRequest{Batch: batch, Refusals: []fleetapi.Refusal{{At: start, Count: 2, Caller: "door:run", Reason: "no placement"}}}
@@ -89,7 +92,7 @@ func TestShippedEventsAreBounded(t *testing.T) {
 	}
 	long := strings.Repeat("é", 4000)
 	h.must(204, "POST", fleetapi.PathEvents, fleetapi.EventsRequest{Batch: 2, Served: []fleetapi.Served{
-		{At: start, Workload: long, Principal: long, Audience: long, TokenID: long, Caller: long},
+		{At: start, Workload: vms + "/vm1", Principal: someone, Audience: long, TokenID: long, Caller: long},
 	}}, nil)
 	ev := w.last(tenantA, 1)[0]
 	for _, s := range []string{ev.Target, ev.Principal, ev.Audience, ev.Token, ev.Via} {
@@ -97,4 +100,29 @@ func TestShippedEventsAreBounded(t *testing.T) {
 			t.Errorf("recorded with a text of %d bytes, ending %q", len(s), s[len(s)-6:])
 		}
 	}
+}
+
+// TestAHostCannotWriteAnothersWords: what a host ships has the shape of what it
+// is, so that no line of the record says more than one thing; and no number of
+// a batch silences the host for long.
+func TestAHostCannotWriteAnothersWords(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	h := w.owner.enrol("h1")
+	good := fleetapi.Served{At: start, Count: 1, Workload: vms + "/vm1", Principal: someone}
+	for what, change := range map[string]func(*fleetapi.EventsRequest){
+		"a principal of several words":   func(r *fleetapi.EventsRequest) { r.Served[0].Principal = "root allowed by nobody" },
+		"no principal":                   func(r *fleetapi.EventsRequest) { r.Served[0].Principal = "" },
+		"a workload that is no ID":       func(r *fleetapi.EventsRequest) { r.Served[0].Workload = "vm1 because I say so" },
+		"a number of the distant future": func(r *fleetapi.EventsRequest) { r.Batch = 1 << 62 },
+	} {
+		r := fleetapi.EventsRequest{Batch: 7, Served: []fleetapi.Served{good}}
+		change(&r)
+		before := len(w.last(tenantA, 1<<30))
+		h.refused(problem.Invalid, "POST", fleetapi.PathEvents, r)
+		if len(w.last(tenantA, 1<<30)) != before {
+			t.Errorf("%s: something is recorded", what)
+		}
+	}
+	h.must(204, "POST", fleetapi.PathEvents, fleetapi.EventsRequest{Batch: 7, Served: []fleetapi.Served{good}}, nil)
 }

@@ -21,6 +21,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/innate-id/innate/internal/access"
 	"github.com/innate-id/innate/internal/arm"
 	"github.com/innate-id/innate/internal/audit"
@@ -56,8 +58,10 @@ type Fleet struct {
 	Ring  *keyring.Ring
 	// Issue mints: the token service's part, given the host as the caller.
 	Issue func(ctx context.Context, c access.Caller, w Wanted) (fleetapi.TokenResponse, error)
-	Now   func() time.Time
-	Log   *slog.Logger
+	// Authorize answers whether the caller may do the action at the scope.
+	Authorize func(ctx context.Context, c access.Caller, action string, data bool, scope resource.ID) (access.Decision, error)
+	Now       func() time.Time
+	Log       *slog.Logger
 }
 
 // caller is the host as the caller of a domain method.
@@ -84,8 +88,7 @@ func hash(token string) string {
 
 // NewEnrolment makes a one-time token for a host. ev is the permitted action's event.
 func (f *Fleet) NewEnrolment(ctx context.Context, c access.Caller, h Host, ev *audit.Event) (token string, expires time.Time, err error) {
-	// The tenant's CA is made here at the latest: Enrol, which needs it, is
-	// within a write, where another write would wait for ever.
+	// The tenant's CA is made here at the latest, not while a host waits.
 	if _, err := f.Ring.Authority(ctx, h.Tenant, keyring.KindFleetCA, ""); err != nil {
 		return "", time.Time{}, err
 	}
@@ -109,9 +112,10 @@ func (f *Fleet) Enrol(ctx context.Context, r fleetapi.EnrolRequest) (fleetapi.En
 	ev := audit.Event{At: f.Now(), Action: "Innate.Fleet/hosts/enrol/action", Outcome: audit.Allowed, Reason: "one-time token", Request: web.RequestID(ctx)}
 	err := f.Store.Enrol(ctx, hash(r.Token), f.Now(), &ev, func(h Host) (Certificate, error) {
 		ev.Principal, ev.Name, ev.Host = "host:"+h.UID, h.ID.Name(), h.ID.Name()
+		var cert Certificate
 		var err error
-		out, err = f.certify(ctx, h, r.CSR)
-		return Certificate{Serial: serial(out), HostUID: h.UID, Expires: out.Expires}, err
+		out, cert, err = f.certify(ctx, h, r.CSR)
+		return cert, err
 	})
 	if problem.Is(err, problem.BadCredential) {
 		return out, problem.Errorf(problem.BadCredential, "the enrolment token is unknown, spent or expired; ask for a new one (POST {host}/createEnrolmentToken at the management API)")
@@ -121,38 +125,32 @@ func (f *Fleet) Enrol(ctx context.Context, r fleetapi.EnrolRequest) (fleetapi.En
 
 // Renew certifies a host's key anew.
 func (f *Fleet) Renew(ctx context.Context, h Host, r fleetapi.RenewRequest) (fleetapi.EnrolResponse, error) {
-	out, err := f.certify(ctx, h, r.CSR)
+	out, cert, err := f.certify(ctx, h, r.CSR)
 	if err != nil {
 		return out, err
 	}
 	ev := f.event(h.caller(ctx), "Innate.Fleet/hosts/renew/action", h.ID)
 	ev.Host = h.ID.Name()
-	err = f.Store.AddCertificate(ctx, h.Tenant, Certificate{Serial: serial(out), HostUID: h.UID, Expires: out.Expires}, &ev)
+	err = f.Store.AddCertificate(ctx, h.Tenant, cert, &ev)
 	if err != nil {
 		return out, fmt.Errorf("keeping a certificate: %w", err)
 	}
 	return out, nil
 }
 
-func (f *Fleet) certify(ctx context.Context, h Host, csr []byte) (fleetapi.EnrolResponse, error) {
+// certify makes a certificate for the key in csr: the host's answer and the
+// row to keep.
+func (f *Fleet) certify(ctx context.Context, h Host, csr []byte) (fleetapi.EnrolResponse, Certificate, error) {
 	ca, err := f.Ring.Authority(ctx, h.Tenant, keyring.KindFleetCA, "")
 	if err != nil {
-		return fleetapi.EnrolResponse{}, err
+		return fleetapi.EnrolResponse{}, Certificate{}, err
 	}
 	cert, err := ca.IssueClient(csr, h.ID.Name(), hostURI(h), CertificateLife)
 	if err != nil {
-		return fleetapi.EnrolResponse{}, err
+		return fleetapi.EnrolResponse{}, Certificate{}, err
 	}
-	return fleetapi.EnrolResponse{Host: h.ID.String(), Tenant: h.Tenant, Certificate: cert.Raw, Expires: cert.NotAfter}, nil
-}
-
-// serial is the serial number of the certificate in r, in hex.
-func serial(r fleetapi.EnrolResponse) string {
-	cert, err := x509.ParseCertificate(r.Certificate)
-	if err != nil {
-		return ""
-	}
-	return cert.SerialNumber.Text(16)
+	return fleetapi.EnrolResponse{Host: h.ID.String(), Tenant: h.Tenant, Certificate: cert.Raw, Expires: cert.NotAfter},
+		Certificate{Serial: cert.SerialNumber.Text(16), HostUID: h.UID, Expires: cert.NotAfter}, nil
 }
 
 // Authenticate finds the host behind a verified TLS connection's certificate
@@ -273,7 +271,7 @@ func (f *Fleet) Events(ctx context.Context, h Host, r fleetapi.EventsRequest) er
 	if len(r.Served)+len(r.Refusals) > maxEvents {
 		return problem.Errorf(problem.TooLarge, "at most %d events can be shipped at once", maxEvents)
 	}
-	if err := sane(r); err != nil {
+	if err := f.sane(r); err != nil {
 		return err
 	}
 	c := h.caller(ctx)
@@ -301,12 +299,25 @@ func (f *Fleet) Events(ctx context.Context, h Host, r fleetapi.EventsRequest) er
 	return nil
 }
 
+// maxAhead is how far a host's clock may be ahead of ours.
+const maxAhead = 24 * time.Hour
+
 // sane refuses what no agent sends.
-func sane(r fleetapi.EventsRequest) error {
+func (f *Fleet) sane(r fleetapi.EventsRequest) error {
 	if r.Batch <= 0 {
 		return problem.Errorf(problem.Invalid, "the batch number is %d; one above 0 was expected", r.Batch)
 	}
+	// Numbers are times. One from far ahead would silence the host until then.
+	if limit := f.Now().Add(maxAhead).UnixMilli(); r.Batch > limit {
+		return problem.Errorf(problem.Invalid, "the batch number is %d, and at most %d was expected: is the host's clock ahead?", r.Batch, limit)
+	}
 	for _, s := range r.Served {
+		if _, err := uuid.Parse(s.Principal); err != nil || len(s.Principal) != 36 {
+			return problem.Errorf(problem.Invalid, "the principal of an answer is not an object id")
+		}
+		if _, err := resource.Parse(s.Workload); err != nil {
+			return problem.Errorf(problem.Invalid, "the workload of an answer is not a resource ID")
+		}
 		if s.Count < 0 {
 			return problem.Errorf(problem.Invalid, "an answer was given %d times", s.Count)
 		}

@@ -33,6 +33,16 @@ func (f *Fleet) Handler(log *slog.Logger) http.Handler {
 			if err != nil {
 				return err
 			}
+			if r.Method == http.MethodGet {
+				return h(w, r, host)
+			}
+			// A body can take its time. Who was evicted meanwhile is out.
+			if err := web.Buffer(r); err != nil {
+				return err
+			}
+			if host, err = f.Authenticate(r.Context(), r.TLS.PeerCertificates); err != nil {
+				return err
+			}
 			return h(w, r, host)
 		})
 	}

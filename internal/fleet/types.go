@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"regexp"
 	"strings"
 
@@ -56,7 +57,7 @@ func (f *Fleet) Types() []*arm.Type {
 					return nil, err
 				}
 				id := resource.MustParse(p.ResourceID) // placement checked it
-				return []arm.Need{{Action: id.Type() + "/write", Scope: id}}, nil
+				return []arm.Need{toBe(id)}, nil
 			},
 			Check: func(_ context.Context, old *arm.Resource, r *arm.Resource) error {
 				p, err := placement(r.Body)
@@ -120,11 +121,45 @@ type tokenAnswer struct {
 }
 
 func (f *Fleet) createToken(ctx context.Context, c access.Caller, r arm.Resource, ev *audit.Event) (any, error) {
-	tok, exp, err := f.NewEnrolment(ctx, c, Host{Tenant: r.Tenant, ID: r.ID, UID: r.UID}, ev)
+	h := Host{Tenant: r.Tenant, ID: r.ID, UID: r.UID}
+	if err := f.mayBe(ctx, c, h); err != nil {
+		return nil, err
+	}
+	tok, exp, err := f.NewEnrolment(ctx, c, h, ev)
 	if err != nil {
 		return nil, err
 	}
 	return tokenAnswer{Token: tok, Expires: exp.UTC().Format("2006-01-02T15:04:05Z")}, nil
+}
+
+// toBe is what somebody needs who makes a machine be a resource: whoever may
+// write a resource can have programs of theirs run as it.
+func toBe(id resource.ID) arm.Need { return arm.Need{Action: id.Type() + "/write", Scope: id} }
+
+// mayBe checks that c may be everything that is placed on the host: with a
+// token for the host it would be.
+func (f *Fleet) mayBe(ctx context.Context, c access.Caller, h Host) error {
+	ps, err := f.Placements(ctx, h)
+	if err != nil {
+		return err
+	}
+	for _, p := range ps.Placements {
+		id, err := resource.Parse(p.Resource)
+		if err != nil {
+			return fmt.Errorf("reading placement %s: %w", p.Name, err)
+		}
+		need := toBe(id)
+		d, err := f.Authorize(ctx, c, need.Action, false, need.Scope)
+		if err != nil {
+			return err
+		}
+		if !d.Allowed {
+			return problem.Errorf(problem.LinkedDenied,
+				"The client '%s' with object id '%s' may enrol the host '%s'; however, '%s' is placed on it, and the client does not have permission to perform action '%s' there.",
+				c.Client, c.Principal, h.ID, id, need.Action)
+		}
+	}
+	return nil
 }
 
 func (f *Fleet) evict(ctx context.Context, _ access.Caller, r arm.Resource, ev *audit.Event) (any, error) {

@@ -91,8 +91,10 @@ func (db *DB) Enrol(ctx context.Context, hash string, now time.Time, ev *audit.E
 		if _, err := one(t.ctx, t.q, bad, scanHost, hostWithUID, h.Tenant, h.UID); err != nil {
 			return err
 		}
-		if _, err := t.exec(forgetShipments, h.Tenant, h.UID); err != nil {
-			return fmt.Errorf("resetting the batch number of host %s: %w", h.ID, err)
+		// A host is one machine: what was enrolled as it before is it no more,
+		// and notices.
+		if err := t.forget(h.UID, deleteCertificatesOf, forgetShipments); err != nil {
+			return err
 		}
 		if _, err := t.exec(addCertificate, h.Tenant, fold(c.Serial), h.UID, ms(c.Expires)); err != nil {
 			return fmt.Errorf("adding a certificate of host %s: %w", h.ID, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/innate-id/innate/internal/access"
@@ -38,6 +39,9 @@ func (s *Service) check(ctx context.Context, raw string, family Family, tenant s
 		return access.Caller{}, s.presented(ctx, claims, err)
 	}
 	p, err := s.Directory.Alive(ctx, claims.TenantID, claims.ObjectID, time.Unix(claims.IssuedAt, 0))
+	if err == nil {
+		err = s.attached(ctx, claims)
+	}
 	if err != nil {
 		return access.Caller{}, s.presented(ctx, claims, err)
 	}
@@ -45,6 +49,29 @@ func (s *Service) check(ctx context.Context, raw string, family Family, tenant s
 		Tenant: claims.TenantID, Principal: p.ID, Client: p.Client, Issuer: claims.Issuer, Name: p.Name,
 		Via: claims.Caller, Request: web.RequestID(ctx),
 	}, nil
+}
+
+// attached checks that the resource that asked for a token of a user-assigned
+// identity still has that identity: detaching takes the tokens that are out.
+func (s *Service) attached(ctx context.Context, c token.Claims) error {
+	if c.AskedBy == "" {
+		return nil
+	}
+	gone := problem.Errorf(problem.Revoked, "the token's identity is no longer assigned to the resource that asked for it")
+	by, err := resource.Parse(c.AskedBy)
+	if err != nil {
+		return gone // a claim of ours always parses
+	}
+	have, err := s.Directory.Store.Identities(ctx, c.TenantID, by.Key())
+	if err != nil {
+		return fmt.Errorf("reading the identities of %s: %w", by, err)
+	}
+	for _, p := range have {
+		if strings.EqualFold(p.ID, c.ObjectID) {
+			return nil
+		}
+	}
+	return gone
 }
 
 // presented records that a token of ours was refused (revoked, expired, for

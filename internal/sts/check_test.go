@@ -12,6 +12,7 @@ import (
 	"github.com/innate-id/innate/internal/access"
 	"github.com/innate-id/innate/internal/arm"
 	"github.com/innate-id/innate/internal/audit"
+	"github.com/innate-id/innate/internal/directory"
 	"github.com/innate-id/innate/internal/problem"
 	"github.com/innate-id/innate/internal/sts"
 	"github.com/innate-id/innate/internal/token"
@@ -158,4 +159,32 @@ func TestRefusedTokenIsOnRecord(t *testing.T) {
 	check("deleted", present(sts.KeyVault, issued.Token))
 	w.set(issued.Expires.Add(time.Minute))
 	check("expired", present(sts.KeyVault, issued.Token))
+}
+
+// TestDetachingTakesTheTokensThatAreOut: a machine that lost a user-assigned
+// identity cannot go on with a token of it; another that has it can.
+func TestDetachingTakesTheTokensThatAreOut(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	out, err := w.sts.ForWorkload(t.Context(), host, sts.Request{
+		Audience: "https://vault.azure.net", Workload: vm, Identity: directory.Selector{Client: w.user.Client},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	use := func() error {
+		_, err := w.sts.Authenticate(t.Context(), request(t, "Bearer "+out.Token), sts.KeyVault, tenantA)
+		return err
+	}
+	if err := use(); err != nil {
+		t.Fatalf("while it is attached: %v", err)
+	}
+	w.write(t, tenantA, func(tx arm.Tx) error { return tx.Detach(vm.Key(), ident.Key()) })
+	if err := use(); !problem.Is(err, problem.Revoked) {
+		t.Errorf("after it was detached: %v, want a revoked token", err)
+	}
+	w.write(t, tenantA, func(tx arm.Tx) error { return tx.Attach(vm.Key(), ident.Key()) })
+	if err := use(); err != nil {
+		t.Errorf("attached again: %v", err)
+	}
 }

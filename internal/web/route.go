@@ -73,7 +73,7 @@ func Recover(log *slog.Logger, next http.Handler) http.Handler {
 					panic(v)
 				}
 				log.LogAttrs(r.Context(), slog.LevelError, "handler panicked",
-					slog.String("path", r.URL.Path), slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
+					slog.String("path", clip(r.URL.Path)), slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
 				panic(http.ErrAbortHandler)
 			}
 		}()

@@ -7,6 +7,7 @@
 package web
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -47,7 +48,7 @@ func (s *Surface) Handle(h Handler) http.Handler {
 			return
 		}
 		if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
-			s.Log.LogAttrs(r.Context(), slog.LevelInfo, "client went away", slog.String("surface", s.Name), slog.String("path", r.URL.Path))
+			s.Log.LogAttrs(r.Context(), slog.LevelInfo, "client went away", slog.String("surface", s.Name), slog.String("path", clip(r.URL.Path)))
 			// At a shutdown the client is still there, and no answer at all
 			// would reach it as an empty 200.
 			s.Write(w, r, problem.Errorf(problem.Unavailable, "the request was cancelled before it was done; try again"))
@@ -59,10 +60,18 @@ func (s *Surface) Handle(h Handler) http.Handler {
 			level = slog.LevelError
 		}
 		s.Log.LogAttrs(r.Context(), level, "request refused",
-			slog.String("surface", s.Name), slog.String("method", r.Method), slog.String("path", r.URL.Path),
+			slog.String("surface", s.Name), slog.String("method", clip(r.Method)), slog.String("path", clip(r.URL.Path)),
 			slog.String("request", RequestID(r.Context())), slog.String("kind", string(p.Kind)), slog.Any("err", err))
 		s.Write(w, r, p)
 	})
+}
+
+// clip bounds what a log repeats of a request: nobody fills a disk with paths.
+func clip(s string) string {
+	if len(s) > 200 {
+		return s[:200] + "..."
+	}
+	return s
 }
 
 type requestIDKey struct{}
@@ -111,6 +120,17 @@ func WriteJSON(w http.ResponseWriter, status int, v any) error {
 	if _, err := w.Write(b); err != nil {
 		return nil // the client is gone; there is nobody to tell
 	}
+	return nil
+}
+
+// Buffer reads the request's body, at most [MaxBody] bytes, so that it is there
+// whole for who reads it next.
+func Buffer(r *http.Request) error {
+	b, err := io.ReadAll(io.LimitReader(r.Body, MaxBody+1))
+	if err != nil {
+		return &problem.Error{Kind: problem.Invalid, Detail: "the request body could not be read", Err: err}
+	}
+	r.Body = io.NopCloser(bytes.NewReader(b))
 	return nil
 }
 

@@ -92,9 +92,7 @@ func OpenJournal(dir string, limit int64, log *slog.Logger) (*Journal, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Batch numbers only rise, also when the state directory was lost and the
-	// host's last number is known to nobody here: so the first one is the time.
-	next := time.Now().UnixMilli()
+	var next int64
 	for _, s := range left {
 		next = s.next()
 		if s.records > 0 {
@@ -285,8 +283,12 @@ func (j *Journal) rotate() error {
 	return nil
 }
 
-// begin makes the file whose first batch is number first the active one.
+// begin makes a new file the active one, whose first batch has a number of at
+// least first. Numbers only rise, and they are the time: also when the state
+// directory was lost, or is a copy from before (a machine put back to a
+// snapshot), no number is used twice for different records.
 func (j *Journal) begin(first int64) error {
+	first = max(first, time.Now().UnixMilli())
 	s := &segment{first: first, index: map[key]int{}, unwritten: map[int]line{}}
 	f, err := os.OpenFile(j.path(s), os.O_WRONLY|os.O_APPEND|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
