@@ -18,7 +18,7 @@ import (
 )
 
 // maxAnswer bounds an answer of the control plane, in bytes.
-const maxAnswer = 16 << 20
+const maxAnswer = 64 << 20
 
 // client speaks [fleetapi] to the control plane. Every failure is a
 // [problem.Error]: the control plane's own word, or [problem.Unavailable] if

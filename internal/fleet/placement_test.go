@@ -1,10 +1,18 @@
 package fleet_test
 
 import (
+	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 
+	"github.com/google/uuid"
+
+	"github.com/innate-id/innate/internal/arm"
+	"github.com/innate-id/innate/internal/audit"
+	"github.com/innate-id/innate/internal/fleet"
 	"github.com/innate-id/innate/internal/fleetapi"
+	"github.com/innate-id/innate/internal/resource"
 )
 
 func TestPlacementsThatAreRefused(t *testing.T) {
@@ -96,4 +104,30 @@ func TestPlacingNeedsTheRightToTheResource(t *testing.T) {
 	}
 	mallory.must(200, "PATCH", id+"hers", `{"properties":{"selectors":["unix:uid:1000"]}}`)
 	mallory.must(200, "DELETE", id+"strong", "") // which gives nobody anything
+}
+
+// TestAHostHoldsSoMany: nobody who may place things on a shared host can make
+// its list too long to be read.
+func TestAHostHoldsSoMany(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.owner.must(201, "PUT", vms+"/vm1", machine)
+	w.owner.must(201, "PUT", hosts+"/full", `{}`)
+	ev := audit.Event{Tenant: tenantA, At: start, Action: "test", Target: "/", Outcome: audit.Allowed}
+	err := w.srv.DB.Write(t.Context(), &ev, func(tx arm.Tx) error {
+		for i := range 999 {
+			id := resource.MustParse(fmt.Sprintf("%s/full/placements/p%d", hosts, i))
+			body := map[string]json.RawMessage{"properties": json.RawMessage(`{"door":"run","resourceId":"` + vms + `/vm1"}`)}
+			if err := tx.PutResource(arm.Resource{Tenant: tenantA, ID: id, Type: fleet.TypePlacement, UID: uuid.NewString(), Body: body}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.owner.place("full", "last", vms+"/vm1")
+	w.owner.refused(409, "Conflict", "PUT", hosts+"/full/placements/onemore", `{"properties":{"door":"run","resourceId":"`+vms+`/vm1"}}`)
+	w.owner.must(200, "PUT", hosts+"/full/placements/last", `{"properties":{"door":"other","resourceId":"`+vms+`/vm1"}}`)
 }

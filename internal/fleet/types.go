@@ -35,8 +35,11 @@ var name = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9_])?$`
 
 const nameRule = "1 to 64 letters, digits and - _ . are allowed, beginning with a letter or digit"
 
-// maxSelectors bounds what an agent compares for each caller.
-const maxSelectors = 64
+// Bounds of what an agent holds and compares for each caller.
+const (
+	maxSelectors  = 64
+	maxPlacements = 1000
+)
 
 // Types are the rows that the fleet adds to the management API.
 func (f *Fleet) Types() []*arm.Type {
@@ -71,6 +74,13 @@ func (f *Fleet) Types() []*arm.Type {
 				return nil
 			},
 			Written: func(tx arm.Tx, r arm.Resource) error {
+				siblings, err := tx.Resources(r.ID.Parent().Key(), false)
+				if err != nil {
+					return err
+				}
+				if len(siblings) > maxPlacements {
+					return problem.Errorf(problem.Conflict, "The host '%s' has %d placements, and at most that many are allowed.", r.ID.Parent().Name(), maxPlacements)
+				}
 				if _, err := tx.Resource(r.BoundTo.Key()); problem.Is(err, problem.NotFound) {
 					return problem.Errorf(problem.Invalid, "The resource '%s' does not exist; create it before it is placed.", r.BoundTo)
 				} else if err != nil {
