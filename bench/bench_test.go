@@ -79,14 +79,14 @@ func BenchmarkStart(b *testing.B) {
 	}
 	b.Run("empty", func(b *testing.B) {
 		for b.Loop() {
-			stop := start(b, b.TempDir())
+			stop := start(b, filepath.Join(b.TempDir(), "data"))
 			b.StopTimer()
 			stop()
 			b.StartTimer()
 		}
 	})
 	b.Run("kept", func(b *testing.B) {
-		data := b.TempDir()
+		data := filepath.Join(b.TempDir(), "data")
 		start(b, data)()
 		for b.Loop() {
 			stop := start(b, data)
@@ -158,7 +158,7 @@ func get(b *testing.B, hc *http.Client, url, header, value string) {
 // instance starts an innate dev for a benchmark.
 func instance(b *testing.B) dev.Instance {
 	b.Helper()
-	data := b.TempDir()
+	data := filepath.Join(b.TempDir(), "data")
 	b.Cleanup(start(b, data))
 	in, err := dev.ReadInstance(data)
 	if err != nil {

@@ -190,6 +190,13 @@ func TestVault(t *testing.T) {
 	if s, err := v.Get(t.Context(), "a"); err != nil || s.Value != "v" || s.Name() != "a" {
 		t.Errorf("Get = %+v, %v", s, err)
 	}
+	for _, value := range []string{"\xff", "key\x00\xc3\x28", "\xed\xa0\x80"} {
+		if _, err := v.Set(t.Context(), "a", value); err == nil || !strings.Contains(err.Error(), "encode binary values, for example with base64") {
+			t.Errorf("Set(%q) = %v, want a refusal that names base64", value, err)
+		} else if _, asked := errors.AsType[*Error](err); asked {
+			t.Errorf("Set(%q) asked the vault: %v", value, err)
+		}
+	}
 	_, err = v.Set(t.Context(), "a", "x")
 	if r, ok := errors.AsType[*Error](err); !ok || r.Status != 403 || r.Code != "Forbidden/ForbiddenByRbac" || r.Message != "no\nnever" {
 		t.Errorf("a refusal is %v", err)

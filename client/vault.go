@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"strings"
+	"unicode/utf8"
 )
 
 // apiVersion is the Key Vault data plane's.
@@ -65,9 +67,13 @@ func (v *Vault) Get(ctx context.Context, name string) (Secret, error) {
 	return s, v.call(ctx, http.MethodGet, v.path("/secrets/"+url.PathEscape(name)), nil, &s)
 }
 
-// Set makes a new version of a secret.
+// Set makes a new version of a secret. The value is text, in UTF-8: JSON has
+// no other strings, and its encoder would change what is none without a word.
 func (v *Vault) Set(ctx context.Context, name, value string) (Secret, error) {
 	var s Secret
+	if !utf8.ValidString(value) {
+		return s, errors.New("the value is not UTF-8 text: encode binary values, for example with base64")
+	}
 	return s, v.call(ctx, http.MethodPut, v.path("/secrets/"+url.PathEscape(name)), map[string]string{"value": value}, &s)
 }
 

@@ -42,7 +42,7 @@ func (p *promises) add(status int, made promise) {
 // over the same data.
 func TestAcknowledgedWritesSurviveSIGKILL(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
+	dir := newFolder(t)
 	var secrets, resources []promise
 	for round := range 3 {
 		in := startOn(t, dir)

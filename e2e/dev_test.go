@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -180,7 +181,7 @@ func TestSecondInstanceOnTheSameDataIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r := in.exec(t, "", "innate", "dev", "--data", t.TempDir(), "--port", u.Port()); r.code != 1 || !r.says("port "+u.Port()+" is in use", "--port 0") {
+	if r := in.exec(t, "", "innate", "dev", "--data", newFolder(t), "--port", u.Port()); r.code != 1 || !r.says("port "+u.Port()+" is in use", "--port 0") {
 		t.Errorf("another on the same port: %s", r)
 	}
 }
@@ -210,6 +211,73 @@ func TestResetStartsOver(t *testing.T) {
 	if !exists(mine) {
 		t.Error("--reset deleted a file that is not Innate's")
 	}
+}
+
+// A folder that is somebody's work, or open to others, is refused as it is.
+func TestFolderOfSomethingElseIsRefused(t *testing.T) {
+	t.Parallel()
+	in := start(t)
+	work := filepath.Join(t.TempDir(), "work")
+	if err := os.MkdirAll(filepath.Join(work, "agent"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	main := filepath.Join(work, "agent", "main.go")
+	if err := os.WriteFile(main, []byte("package main"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := in.exec(t, "", "innate", "dev", "--data", work, "--port", "0", "--reset"); r.code != 1 || !r.says(work, "--data DIR") || !exists(main) {
+		t.Errorf("innate dev --reset on a project: %s", r)
+	}
+	open := t.TempDir()
+	if r := in.exec(t, "", "innate", "dev", "--data", open, "--port", "0"); r.code != 1 || !r.says("run: chmod 700 "+open) {
+		t.Errorf("innate dev on an open folder: %s", r)
+	}
+	if fi, err := os.Stat(open); err != nil || fi.Mode().Perm()&0o077 == 0 {
+		t.Errorf("the open folder is closed: %v, %v", fi.Mode(), err)
+	}
+}
+
+// ops owns everything, and no program without its secret is ops: not by a port.
+func TestNoPortAnswersAsTheOwner(t *testing.T) {
+	t.Parallel()
+	in := start(t)
+	if !strings.Contains(in.log.String(), "every user of this machine can ask for tokens as vm1, vm2, app1") {
+		t.Error("the banner does not say who answers everybody")
+	}
+	for name, w := range in.Resources {
+		door := w.Env["AZURE_POD_IDENTITY_AUTHORITY_HOST"]
+		if (door == "") != (name == "ops") {
+			t.Errorf("%s has the door %q", name, door)
+		}
+	}
+	if r := in.as(t, "ops", "sh", "-c", `test -z "$AZURE_POD_IDENTITY_AUTHORITY_HOST$ARM_MSI_ENDPOINT" && test -n "$IDENTITY_HEADER"`); r.code != 0 {
+		t.Errorf("run ops: %s", r)
+	}
+	none := start(t, "--no-imds")
+	if strings.Contains(none.log.String(), "every user of this machine") || none.Resources["vm1"].Env["AZURE_POD_IDENTITY_AUTHORITY_HOST"] != "" {
+		t.Errorf("with --no-imds: %v\n%s", none.Resources["vm1"].Env, none.log)
+	}
+	if r := none.as(t, "vm1", "readsecret"); r.code != 0 || r.out != greeting+"\n" {
+		t.Errorf("readsecret with --no-imds: %s", r)
+	}
+}
+
+// A host that was deleted does not keep the data from its owner.
+func TestDeletedHostIsThereAfterARestart(t *testing.T) {
+	t.Parallel()
+	in := start(t)
+	if r := in.call(t, http.MethodDelete, in.Endpoints.Management+in.Host+"?api-version=2026-01-01", in.token(t, "ops", in.Endpoints.Management), ""); r.status != http.StatusOK {
+		t.Fatalf("DELETE host = %d %s", r.status, r.body)
+	}
+	if err := in.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	<-in.ended // its agent has nobody to report to; how it ends is not the point
+	in = startOn(t, in.dir)
+	if r := in.as(t, "vm1", "readsecret"); r.out != greeting+"\n" {
+		t.Errorf("readsecret: %s", r)
+	}
+	in.manage(t, "vm", "get", "vm1")
 }
 
 func TestNoSample(t *testing.T) {

@@ -42,7 +42,7 @@ type devFile struct {
 		ID  string
 		Env map[string]string
 	}
-	Listen string
+	Host, Listen string
 }
 
 // instance is a running "innate dev".
@@ -60,7 +60,14 @@ type instance struct {
 // start runs "innate dev" on a new data folder.
 func start(t *testing.T, flags ...string) *instance {
 	t.Helper()
-	return startOn(t, t.TempDir(), flags...)
+	return startOn(t, newFolder(t), flags...)
+}
+
+// newFolder names a data folder that is not there yet: innate dev takes none
+// that others can enter, as what t.TempDir makes.
+func newFolder(t *testing.T) string {
+	t.Helper()
+	return filepath.Join(t.TempDir(), "data")
 }
 
 // startOn runs "innate dev" on a data folder, on any free port unless flags

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/hex"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,12 +27,18 @@ func TestDataAtRestHoldsNoSecrets(t *testing.T) {
 		}
 	}
 	token := in.token(t, "vm1", "https://vault.azure.net")
+	proxy, err := url.Parse(in.Endpoints.Proxy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	password, _ := proxy.User.Password()
 	needles := map[string][]byte{
 		"a secret's value":           []byte(value),
 		"the sample secret's value":  []byte(greeting),
 		"a token":                    []byte(token),
 		"a token's signature":        []byte(token[strings.LastIndex(token, ".")+1:]),
 		"the secret of a start":      []byte(in.Resources["vm1"].Env["IDENTITY_HEADER"]),
+		"the proxy's password":       []byte(password),
 		"a PEM private key":          []byte("PRIVATE KEY-----"),
 		"an RSA key in PKCS #8":      unhex(t, "020100300d06092a864886f70d0101010500"),
 		"an EC key in PKCS #8":       unhex(t, "020100301306072a8648ce3d0201"),

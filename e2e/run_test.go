@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"maps"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -48,7 +49,7 @@ func TestEnvInAShell(t *testing.T) {
 func TestEnvironmentOfAWorkload(t *testing.T) {
 	t.Parallel()
 	in := start(t)
-	r := in.exec(t, "", "env", "NO_PROXY=localhost,.example", "no_proxy=localhost", "AZURE_CLIENT_SECRET=x", "AZURE_TENANT_ID=y", "ARM_CLIENT_SECRET=z", "KEEP=me",
+	r := in.exec(t, "", "env", "NO_PROXY=localhost,.corp.example", "no_proxy=localhost", "AZURE_CLIENT_SECRET=x", "AZURE_TENANT_ID=y", "ARM_CLIENT_SECRET=z", "KEEP=me",
 		"innate", "run", "vm1", "--", "env")
 	env := map[string]string{}
 	for line := range strings.Lines(r.out) {
@@ -59,8 +60,8 @@ func TestEnvironmentOfAWorkload(t *testing.T) {
 		env[k] = v
 	}
 	for _, k := range []string{"NO_PROXY", "no_proxy"} {
-		if v, ok := env[k]; !ok || strings.Contains(v, "localhost") {
-			t.Errorf("%s = %q, want one without localhost", k, v)
+		if v, ok := env[k]; !ok || strings.Contains(v, "localhost") || !strings.HasSuffix(v, ",.corp.example") {
+			t.Errorf("%s = %q, want one without localhost and with what else was there", k, v)
 		}
 	}
 	for _, k := range []string{"AZURE_CLIENT_SECRET", "AZURE_TENANT_ID", "ARM_CLIENT_SECRET"} {
@@ -74,6 +75,41 @@ func TestEnvironmentOfAWorkload(t *testing.T) {
 	// The secret was that one program's.
 	if got := in.ask(t, env["IDENTITY_HEADER"]); got.status != 401 {
 		t.Errorf("its secret after it has ended: %d, want 401", got.status)
+	}
+}
+
+// pythonReads reads the greeting with what Python's own library takes from the
+// environment.
+const pythonReads = `
+import json, os, urllib.request
+def get(url, **headers):
+    request = urllib.request.Request(url, headers={k.replace("_", "-"): v for k, v in headers.items()})
+    return json.load(urllib.request.urlopen(request))
+token = get(os.environ["IDENTITY_ENDPOINT"] + "?api-version=2019-08-01&resource=https://vault.azure.net", X_IDENTITY_HEADER=os.environ["IDENTITY_HEADER"])
+print(get(os.environ["VAULT_URL"] + "/secrets/greeting?api-version=7.4", Authorization="Bearer " + token["access_token"])["value"])`
+
+// The proxy that knows our names serves the programs that were given its
+// password, in whatever language, and nobody else who finds its port.
+func TestProxyServesProgramsOfTheRunAlone(t *testing.T) {
+	t.Parallel()
+	need(t, "curl")
+	need(t, "python3")
+	in := start(t)
+	if r := in.as(t, "vm1", "sh", "-ec", curlAsWorkload); r.code != 0 || !strings.Contains(r.out, greeting) {
+		t.Errorf("curl: %s", r)
+	}
+	if r := in.as(t, "vm1", "python3", "-c", pythonReads); r.code != 0 || r.out != greeting+"\n" {
+		t.Errorf("python: %s", r)
+	}
+	u, err := url.Parse(in.Endpoints.Proxy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, to := range []string{in.Endpoints.Login, "https://example.com/"} {
+		r := in.exec(t, "", "curl", "-sS", "--noproxy", "", "--proxy", "http://"+u.Host, "-o", "/dev/null", "-w", "%{http_connect}", to)
+		if r.out != "407" {
+			t.Errorf("without the password, CONNECT to %s: %s, want 407", to, r)
+		}
 	}
 }
 

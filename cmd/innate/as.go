@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -34,12 +35,9 @@ type acting struct {
 // workload; else as fallback.
 func actAs(ctx context.Context, f *flags, name, fallback, clientID string) (*acting, error) {
 	a := &acting{id: &client.Identity{ClientID: clientID}, http: http.DefaultClient, release: func() {}}
-	in, _, err := f.instance()
-	if err == nil {
-		a.in = &in
-		if a.http, err = instanceClient(in); err != nil {
-			return nil, err
-		}
+	in, off := a.find(f)
+	if in != nil && off != nil {
+		return nil, off // an instance that cannot be used is not one that is not there
 	}
 	within := os.Getenv("IDENTITY_ENDPOINT") != "" || os.Getenv("AZURE_POD_IDENTITY_AUTHORITY_HOST") != ""
 	if name == "" && within {
@@ -48,8 +46,8 @@ func actAs(ctx context.Context, f *flags, name, fallback, clientID string) (*act
 	if name == "" {
 		name = fallback
 	}
-	if err != nil {
-		return nil, err
+	if off != nil {
+		return nil, off
 	}
 	env, release, err := workloadEnv(ctx, f, "", name)
 	if err != nil {
@@ -57,6 +55,24 @@ func actAs(ctx context.Context, f *flags, name, fallback, clientID string) (*act
 	}
 	a.id.Endpoint, a.id.Header, a.release = env["IDENTITY_ENDPOINT"], env["IDENTITY_HEADER"], release
 	return a, nil
+}
+
+// find finds the running instance and calls its APIs from then on. Without one
+// it returns nil and where it looked.
+func (a *acting) find(f *flags) (*dev.Instance, error) {
+	dir, err := f.dir()
+	if err != nil {
+		return nil, err // no home, as services have none: no instance either
+	}
+	in, err := dev.ReadInstance(dir)
+	if errors.Is(err, dev.ErrNotRunning) {
+		return nil, err
+	}
+	if err == nil {
+		a.in = &in
+		a.http, err = instanceClient(in)
+	}
+	return &in, err
 }
 
 // instanceClient trusts the instance's CA and finds its names without DNS.
@@ -120,7 +136,8 @@ func (a *acting) arm(ctx context.Context, method, path string, body, out any) (*
 }
 
 // placeHere places a resource that is not of the sample on this machine, as
-// ops, so that this user can run programs as it.
+// ops, so that this user can run programs as it; it says so, because it undoes
+// that somebody took the placement away.
 func placeHere(ctx context.Context, in dev.Instance, id string) error {
 	ops, ok := in.Resources["ops"]
 	if !ok {
@@ -143,5 +160,6 @@ func placeHere(ctx context.Context, in dev.Instance, id string) error {
 	if err != nil {
 		return fmt.Errorf("placing %s on this machine: %w", id, err)
 	}
+	fmt.Fprintf(os.Stderr, "innate: %s was not placed on this machine; placed it, as ops (%s)\n", id, name)
 	return resp.Body.Close()
 }

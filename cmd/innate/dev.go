@@ -30,8 +30,9 @@ It prints what to try and, when everything is up, a line that begins with "ready
 	}
 	c.Flags().IntVar(&opt.Port, "port", 8443, "TLS port; 0 picks a free one")
 	c.Flags().StringVar(&opt.Domain, "domain", "innate.localhost", "parent of all host names")
-	c.Flags().BoolVar(&opt.Reset, "reset", false, "start over: delete what is in the data folder")
+	c.Flags().BoolVar(&opt.Reset, "reset", false, "start over: delete innate dev's own files in the data folder, secrets included; other files stay")
 	c.Flags().BoolVar(&opt.NoSample, "no-sample", false, "make no sample (ops is made all the same)")
+	c.Flags().BoolVar(&opt.NoIMDS, "no-imds", false, "open no ports in the shape of IMDS, which answer programs of every user of this machine")
 	c.Flags().BoolVar(&opt.WriteHosts, "write-hosts", false, "keep a marked block in the hosts file while running (needs root)")
 	return c
 }

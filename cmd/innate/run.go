@@ -30,14 +30,15 @@ import (
 func runCommand(f *flags) *cobra.Command {
 	var socket string
 	c := &cobra.Command{
-		Use:   "run NAME -- COMMAND [ARG...]",
+		Use:   "run [flags] NAME -- COMMAND [ARG...]",
 		Short: "Run a program as a workload of a resource",
 		Long: `Run a program as a workload of a resource: NAME is a sample's short name or a resource ID.
 
 The program gets the variables by which SDKs find managed identities, trust in the local CA (Go, Node, Python,
 curl) and, with innate dev, names that resolve without touching the hosts file. Its secret for the local
 endpoint is its own and ends with it. Exit code, signals and standard streams are the program's.`,
-		Example: "  innate run vm1 -- curl -s https://demo.vault.innate.localhost:8443/\n  innate run ops -- terraform plan",
+		Example:               "  innate run vm1 -- curl -s https://demo.vault.innate.localhost:8443/\n  innate run ops -- innate token --resource https://management.azure.com/",
+		DisableFlagsInUseLine: true, // what follows NAME is the command's
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(command(args)) == 0 {
 				return errors.New("a name and a command were expected: innate run NAME -- COMMAND [ARG...]")
@@ -115,7 +116,7 @@ func workloadEnv(ctx context.Context, f *flags, socket, name string) (map[string
 	if err != nil {
 		return nil, nil, err
 	}
-	return in.Env(dir, s), release, nil
+	return in.Env(dir, s, dev.UserNoProxy()), release, nil
 }
 
 // refusal is the agent's no.
@@ -170,15 +171,25 @@ func childEnv(env map[string]string) []string {
 			out = append(out, kv)
 		}
 	}
-	path := os.Getenv("PATH")
-	if exe, err := os.Executable(); err == nil {
-		path += string(os.PathListSeparator) + filepath.Dir(exe) // so that "innate" is found within, however this one was
-	}
-	out = append(out, "PATH="+path)
+	out = append(out, "PATH="+childPath(os.Getenv("PATH")))
 	for k, v := range env {
 		out = append(out, k+"="+v)
 	}
 	return out
+}
+
+// childPath adds this program's folder to PATH, so that "innate" is found
+// within, however this one was. An empty PATH gets no empty element: that would
+// be the current folder.
+func childPath(path string) string {
+	exe, err := os.Executable()
+	if err != nil {
+		return path
+	}
+	if path == "" {
+		return filepath.Dir(exe)
+	}
+	return path + string(os.PathListSeparator) + filepath.Dir(exe)
 }
 
 // runChild runs a command to its end, hands signals on, and returns its exit
@@ -225,8 +236,10 @@ func lookPath(name string, env []string) (string, error) {
 			continue
 		}
 		for _, dir := range filepath.SplitList(p) {
-			if dir == "" {
-				continue // the current folder, which nobody means
+			// The current folder is what nobody means; and "." would make a
+			// bare name, which is looked for in our own PATH.
+			if filepath.Clean(dir) == "." {
+				continue
 			}
 			if full, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
 				return full, nil

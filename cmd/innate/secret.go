@@ -31,6 +31,9 @@ ops, or as --as says.`,
 		if strings.HasPrefix(place, "https://") {
 			vault, name = splitURL(place)
 		}
+		if strings.Contains(name, "/") {
+			return nil, nil, "", fmt.Errorf("%q is not VAULT/NAME: a secret's name has no slash, and a version cannot be given", place)
+		}
 		a, err := actAs(c.Context(), f, as, "ops", clientID)
 		if err != nil {
 			return nil, nil, "", err

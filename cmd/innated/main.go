@@ -50,6 +50,9 @@ func root() *cobra.Command {
 				return err
 			}
 			if check {
+				if err := cfg.CheckFiles(); err != nil {
+					return err
+				}
 				_, err := fmt.Fprintln(c.OutOrStdout(), "the configuration is valid")
 				return err
 			}
@@ -57,8 +60,8 @@ func root() *cobra.Command {
 		},
 	}
 	c.PersistentFlags().StringVar(&config, "config", "/etc/innate/innated.yaml", "configuration file")
-	c.Flags().BoolVar(&check, "check", false, "check the configuration and exit")
-	c.AddCommand(bootstrapCommand(&config))
+	c.Flags().BoolVar(&check, "check", false, "check the configuration and the files that it names, and exit")
+	c.AddCommand(bootstrapCommand(&config), auditCommand(&config))
 	return c
 }
 
@@ -97,7 +100,7 @@ type bootstrapped struct {
 
 func bootstrapCommand(config *string) *cobra.Command {
 	var q server.Bootstrap
-	var tokenFile string
+	var to outputs
 	c := &cobra.Command{
 		Use:   "bootstrap --host NAME",
 		Short: "Begin an installation: root key, tenant, first host, owner",
@@ -108,14 +111,14 @@ host. From there everything is done with roles, by programs run as ops on that h
   innate run --agent-socket /run/innate/agent.sock OWNER-ID -- COMMAND
 
 Run again, it completes what a run that was cut short left out, and makes a new token: that is also the way back
-in when the first host is lost.`,
+in when the first host is lost. With a SQLite database, stop innated first.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := server.ReadConfig(*config)
 			if err != nil {
 				return err
 			}
-			return bootstrap(c, cfg, q, tokenFile)
+			return bootstrap(c, cfg, q, to)
 		},
 	}
 	c.Flags().StringVar(&q.Host, "host", "", "name of the first host")
@@ -123,18 +126,25 @@ in when the first host is lost.`,
 	c.Flags().StringVar(&q.Group, "group", "innate", "resource group of the first host")
 	c.Flags().StringVar(&q.Location, "location", "local", "location of the resource group")
 	c.Flags().StringArrayVar(&q.Selectors, "selector", []string{"unix:uid:0"}, "which users of the host may run programs as ops")
-	c.Flags().StringVar(&tokenFile, "token-file", "", "write the one-time token to this file (0600) instead of printing it")
-	_ = c.MarkFlagRequired("host") // the flag exists: six lines above
+	c.Flags().StringVar(&to.token, "token-file", "", "write the one-time token to this file (0600) instead of printing it")
+	c.Flags().StringVar(&to.ca, "ca-file", "", "write the local CA's certificate to this file as well, to be carried to the hosts")
+	_ = c.MarkFlagRequired("host") // the flag exists: seven lines above
 	return c
 }
 
-func bootstrap(c *cobra.Command, cfg server.Config, q server.Bootstrap, tokenFile string) error {
+// outputs are the files that bootstrap writes; "" is none.
+type outputs struct{ token, ca string }
+
+func bootstrap(c *cobra.Command, cfg server.Config, q server.Bootstrap, to outputs) error {
+	if to.ca != "" && !cfg.TLS.LocalCA {
+		return errors.New("--ca-file: there is no local CA in this configuration (tls.local_ca); hosts trust who issued tls.certificate_file")
+	}
 	if _, err := os.Stat(cfg.RootKeyFile); errors.Is(err, fs.ErrNotExist) {
 		if _, err := seal.CreateFile(cfg.RootKeyFile); err != nil {
 			return err
 		}
 	}
-	cfg.Listen = "127.0.0.1:0" // nothing is served; innated may be running already
+	cfg.Listen = "127.0.0.1:0" // nothing is served; with PostgreSQL, innated may be running already
 	s, err := server.Open(c.Context(), cfg, logger(c.ErrOrStderr()), time.Now)
 	if err != nil {
 		return err
@@ -156,16 +166,29 @@ func bootstrap(c *cobra.Command, cfg server.Config, q server.Bootstrap, tokenFil
 		TenantID: b.Tenant, SubscriptionID: b.Subscription, ResourceGroup: q.Group, Host: b.Host.String(), Owner: b.Owner.String(),
 		EnrolmentToken: token, TokenExpires: expires.UTC().Truncate(time.Second),
 	}
-	if tokenFile != "" {
-		if err := renameio.WriteFile(tokenFile, []byte(token), 0o600, renameio.WithStaticPermissions(0o600)); err != nil {
-			return fmt.Errorf("writing the token: %w", err)
-		}
-		out.EnrolmentToken = ""
-	}
 	if s.CA != nil {
 		out.CA = string(s.CA.PEM())
+	}
+	if err := to.write(&out); err != nil {
+		return err
 	}
 	e := json.NewEncoder(c.OutOrStdout())
 	e.SetIndent("", "  ")
 	return e.Encode(out)
+}
+
+// write writes the files. A token that is in a file is not printed as well.
+func (to outputs) write(out *bootstrapped) error {
+	if to.ca != "" {
+		if err := renameio.WriteFile(to.ca, []byte(out.CA), 0o644); err != nil {
+			return fmt.Errorf("writing the CA's certificate: %w", err)
+		}
+	}
+	if to.token != "" {
+		if err := renameio.WriteFile(to.token, []byte(out.EnrolmentToken), 0o600, renameio.WithStaticPermissions(0o600)); err != nil {
+			return fmt.Errorf("writing the token: %w", err)
+		}
+		out.EnrolmentToken = ""
+	}
+	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"database/sql"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -37,12 +38,15 @@ func TestTwoPrograms(t *testing.T) {
 	}
 	t.Run("sqlite", func(t *testing.T) {
 		p := newPlant(t, bin)
+		p.tamper = func() { change(t, "sqlite", filepath.Join(p.dir, "innate.db")) }
 		p.story("  sqlite: " + filepath.Join(p.dir, "innate.db"))
 	})
 	t.Run("postgres", func(t *testing.T) {
 		p := newPlant(t, bin)
 		file := filepath.Join(p.dir, "postgres.url")
-		p.write("postgres.url", testkit.Postgres(t))
+		url := testkit.Postgres(t)
+		p.write("postgres.url", url)
+		p.tamper = func() { change(t, "pgx", url) }
 		p.story("  postgres_file: " + file)
 	})
 }
@@ -55,8 +59,28 @@ type plant struct {
 	boot bootstrapped
 	addr string // of innated
 	http *http.Client
+	// tamper changes a batch of the record behind everybody's back.
+	tamper func()
 	// proxy plays the DNS of the installation's network.
 	proxy *httptest.Server
+}
+
+// change changes the third batch of the management chain.
+func change(t *testing.T, driver, where string) {
+	t.Helper()
+	db, err := sql.Open(driver, where)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var body []byte
+	if err := db.QueryRow("SELECT body FROM audit_batch WHERE chain = 'management' AND seq = 3 AND tenant <> ''").Scan(&body); err != nil {
+		t.Fatal(err)
+	}
+	body = bytes.Replace(body, []byte("allowed"), []byte("Allowed"), 1)
+	if _, err := db.Exec("UPDATE audit_batch SET body = $1 WHERE chain = 'management' AND seq = 3 AND tenant <> ''", body); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func newPlant(t *testing.T, bin string) *plant {
@@ -166,7 +190,8 @@ func (p *plant) story(database string) {
 		t.Errorf("innated before bootstrap = %v, want an error that names bootstrap", err)
 	}
 	tokenFile := filepath.Join(p.dir, "enrol.token")
-	out := p.must(p.run("", "innated", "--config", config, "bootstrap", "--host", "h1", "--token-file", tokenFile,
+	caFile := filepath.Join(p.dir, "ca.pem")
+	out := p.must(p.run("", "innated", "--config", config, "bootstrap", "--host", "h1", "--token-file", tokenFile, "--ca-file", caFile,
 		"--selector", fmt.Sprintf("unix:uid:%d", os.Getuid())))
 	if err := json.Unmarshal([]byte(out), &p.boot); err != nil {
 		t.Fatalf("bootstrap printed %s: %v", out, err)
@@ -174,8 +199,12 @@ func (p *plant) story(database string) {
 	if p.boot.EnrolmentToken != "" {
 		t.Error("bootstrap printed the token although it was given a file for it")
 	}
-	p.write("ca.pem", p.boot.CA)
+	if ca, err := os.ReadFile(caFile); err != nil || string(ca) != p.boot.CA || p.boot.CA == "" {
+		t.Errorf("--ca-file wrote %q, %v; bootstrap printed %q", ca, err, p.boot.CA)
+	}
+	p.checked(config)
 	_, stopServer := p.serve(config)
+	p.second(config, strings.Contains(database, "sqlite"))
 	stopAgent := p.agent(tokenFile)
 
 	vault, vm1, vm2 := p.furnish()
@@ -185,9 +214,55 @@ func (p *plant) story(database string) {
 	if _, err := p.as(vm2, "", "secret", "get", vault+"/greeting"); err == nil || !strings.Contains(err.Error(), "Managed Identity") {
 		t.Errorf("vm2, without an identity, got %v", err)
 	}
-	p.cutOff(config, vm1, stopServer)
+	stopServer = p.cutOff(config, vm1, stopServer)
 	p.replay(tokenFile)
 	stopAgent()
+	stopServer()
+	p.verified(config)
+}
+
+// verified: the record is whole, and with one letter of it changed it is not.
+func (p *plant) verified(config string) {
+	out := p.must(p.run("", "innated", "--config", config, "audit", "verify"))
+	for _, want := range []string{"chain management: ", "chain one: ", "installation chain "} {
+		if !strings.Contains(out, want) {
+			p.t.Errorf("audit verify lacks %q:\n%s", want, out)
+		}
+	}
+	p.tamper()
+	_, err := p.run("", "innated", "--config", config, "audit", "verify")
+	if err == nil || !strings.Contains(err.Error(), "chain management: batch 3 was changed") {
+		p.t.Errorf("audit verify of a changed record = %v, want an error that names the batch", err)
+	}
+}
+
+// checked: --check finds what a start would refuse.
+func (p *plant) checked(config string) {
+	p.t.Helper()
+	p.must(p.run("", "innated", "--config", config, "--check"))
+	key := filepath.Join(p.dir, "root.key")
+	if err := os.Chmod(key, 0o644); err != nil {
+		p.t.Fatal(err)
+	}
+	if out, err := p.run("", "innated", "--config", config, "--check"); err == nil || !strings.Contains(err.Error(), "chmod 600 "+key) {
+		p.t.Errorf("--check with an open root key = %q, %v; want an error that says chmod 600", out, err)
+	}
+	if err := os.Chmod(key, 0o600); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// second: beside innated, SQLite has room for no other program.
+func (p *plant) second(config string, sqlite bool) {
+	p.t.Helper()
+	if !sqlite {
+		return
+	}
+	for _, args := range [][]string{{"--config", config}, {"--config", config, "bootstrap", "--host", "h1"}} {
+		if _, err := p.run("", "innated", args...); err == nil || !strings.Contains(err.Error(), "stop the other one first") {
+			p.t.Errorf("innated %q beside innated = %v, want an error that says to stop the other", args, err)
+		}
+	}
 }
 
 func (p *plant) serve(config string) (string, func()) {
@@ -294,7 +369,7 @@ func (p *plant) principal(resource string) string {
 
 // cutOff stops the control plane: the agent goes on answering from memory, and
 // only from memory.
-func (p *plant) cutOff(config, vm1 string, stop func()) {
+func (p *plant) cutOff(config, vm1 string, stop func()) (stopAgain func()) {
 	const vault = "https://vault.azure.net"
 	before := p.must(p.as(vm1, "", "token", "--resource", vault))
 	stop()
@@ -310,10 +385,11 @@ func (p *plant) cutOff(config, vm1 string, stop func()) {
 		p.t.Fatal(err)
 	}
 	p.write("innated.yaml", strings.Replace(string(text), "127.0.0.1:0", "127.0.0.1:"+port, 1))
-	p.serve(config)
+	_, stopAgain = p.serve(config)
 	if _, err := p.as(vm1, "", "token", "--resource", "https://storage.azure.com"); err != nil {
 		p.t.Errorf("with the control plane back, vm1 got %v", err)
 	}
+	return stopAgain
 }
 
 // replay: a token that has enrolled a host enrols no other.

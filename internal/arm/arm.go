@@ -83,6 +83,8 @@ type API struct {
 	Now       func() time.Time
 	// Types by lower-case name.
 	Types map[string]*Type
+	// FollowLife is how long one answer follows the record; zero means an hour.
+	FollowLife time.Duration
 }
 
 // Register adds types to the table.

@@ -161,6 +161,41 @@ func TestEventsAreOfTheScopeAndInOrder(t *testing.T) {
 	}
 }
 
+// TestLateEventsAreSeen: what a host could not ship for long is new to who
+// reads from ten minutes ago on.
+func TestLateEventsAreSeen(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.advance(50 * time.Minute)
+	late := audit.Event{Tenant: tenantA, At: start, Action: "Innate.Token/serve/action", Target: g1, Outcome: audit.Allowed, Host: "h1"}
+	if err := w.srv.DB.Record(t.Context(), late); err != nil {
+		t.Fatal(err)
+	}
+	after := "?api-version=2024-11-30&after=" + start.Add(40*time.Minute).Format(time.RFC3339)
+	got := w.owner.lines(g1 + "/providers/Innate.Audit/events" + after)
+	if len(got) != 2 || got[0].Host != "h1" || got[1].Action != "Innate.Audit/events/read" {
+		t.Errorf("after a while offline a reader sees %+v, want what the host shipped and the reading", got)
+	}
+}
+
+// TestFollowingEndsInTime: a token ends, and so must what was opened with it.
+func TestFollowingEndsInTime(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.srv.ARM.FollowLife = 50 * time.Millisecond
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	lines, closeStream := w.owner.follow(ctx, g1)
+	defer closeStream()
+	n := 0
+	for lines.Scan() {
+		n++
+	}
+	if err := lines.Err(); err != nil || n == 0 {
+		t.Errorf("the stream ended with %v after %d events, want a whole answer", err, n)
+	}
+}
+
 // follow opens a stream of events.
 func (c *caller) follow(ctx context.Context, scope string) (*bufio.Scanner, func()) {
 	c.w.t.Helper()

@@ -21,8 +21,9 @@ type Document map[string]json.RawMessage
 const maxDepth = 64
 
 // UnmarshalJSON refuses what two readers could read in two ways: an object with
-// the same member twice, also in another case. The right to a write is decided
-// on what it says.
+// the same member twice, also in another case, and a member whose name is ASCII
+// to those alone who fold as Unicode does. The right to a write is decided on
+// what it says.
 func (d *Document) UnmarshalJSON(b []byte) error {
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.UseNumber()
@@ -54,6 +55,9 @@ func walk(dec *json.Decoder, depth int) error {
 				return err
 			}
 			name, _ := tok.(string) // between { and } it is a member's name
+			if !ascii(name) && ascii(fold(name)) {
+				return problem.Errorf(problem.Invalid, "The request content has the member '%s', whose letters are ASCII only where case does not count; write it in ASCII.", clip(name))
+			}
 			if other, dup := seen[fold(name)]; dup {
 				return problem.Errorf(problem.Invalid, "The request content has '%s' and '%s', which are one member.", clip(other), clip(name))
 			}
@@ -65,6 +69,10 @@ func walk(dec *json.Decoder, depth int) error {
 	}
 	_, err = dec.Token()
 	return err
+}
+
+func ascii(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r > unicode.MaxASCII })
 }
 
 // fold makes of all names that compare as one the same text. It must not tell

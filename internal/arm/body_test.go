@@ -49,8 +49,7 @@ func TestMerge(t *testing.T) {
 		{`{"a":1}`, `{"":null}`, `{"a":1}`},
 		// Names compare without case, and take the patch's.
 		{`{"Abc":{"X":1}}`, `{"aBC":{"x":2}}`, `{"aBC":{"x":2}}`},
-		{`{"size":1}`, `{"ſIZE":null}`, `{}`},
-		{`{"K":1}`, `{"\u212a":2}`, `{"\u212a":2}`},
+		{`{"größe":1}`, `{"GRÖßE":null}`, `{}`},
 		// Tags are replaced whole, a null in them is no order.
 		{`{"tags":{"a":"1","b":"2"}}`, `{"Tags":{"c":"3"}}`, `{"tags":{"c":"3"}}`},
 		{`{"tags":{"a":"1"}}`, `{"tags":null}`, `{}`},
@@ -72,6 +71,31 @@ func TestMerge(t *testing.T) {
 		}
 		if diff := cmp.Diff(asMap(t, json.RawMessage(tt.want)), asMap(t, got)); diff != "" {
 			t.Errorf("merge(%s, %s) (-want +got):\n%s", tt.base, tt.patch, diff)
+		}
+	}
+}
+
+// TestNamesThatOnlyFoldToASCIIAreRefused: encoding/json takes the long s for an
+// s and the Kelvin sign for a k, other readers do not.
+func TestNamesThatOnlyFoldToASCIIAreRefused(t *testing.T) {
+	for _, tt := range []struct {
+		body    string
+		refused bool
+	}{
+		{`{"properties":{"re\u017fourceId":"x"}}`, true},
+		{`{"propertieſ":{}}`, true},
+		{`{"tags":{"\u212a":"x"}}`, true},
+		{`{"a":[{"ſku":1}]}`, true},
+		{`{"tags":{"größe":"ſ","ключ":"x","KEY":"\u212a"}}`, false}, // letters of their own, and values
+		{`{"tags":{"größeſ":"x"}}`, false},                          // is nothing that ASCII could spell
+	} {
+		var d Document
+		if err := json.Unmarshal([]byte(tt.body), &d); problem.Is(err, problem.Invalid) != tt.refused || !tt.refused && err != nil {
+			t.Errorf("%s is read with %v, want it refused = %v", tt.body, err, tt.refused)
+		}
+		var b assignmentBody
+		if err := json.Unmarshal([]byte(tt.body), &b); problem.Is(err, problem.Invalid) != tt.refused {
+			t.Errorf("%s is read as an assignment with %v, want it refused = %v", tt.body, err, tt.refused)
 		}
 	}
 }

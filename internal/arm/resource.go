@@ -100,11 +100,12 @@ type Store interface {
 	Write(ctx context.Context, ev *audit.Event, fn func(Tx) error) error
 	Record(ctx context.Context, evs ...audit.Event) error
 
-	// Heads returns the last sequence number of each of the tenant's audit
-	// chains; Batches returns, of each chain, up to limit batches after a
-	// sequence number; Recorded returns a channel that is closed at the next
-	// batch that this process hears of.
-	Heads(ctx context.Context, tenant string) (map[string]int64, error)
+	// HeadsBefore returns, of each of the tenant's audit chains, the sequence
+	// number of the last batch that was committed before at; Batches returns,
+	// of each chain, up to limit batches after a sequence number; Recorded
+	// returns a channel that is closed at the next batch that this process
+	// hears of.
+	HeadsBefore(ctx context.Context, tenant string, at time.Time) (map[string]int64, error)
 	Batches(ctx context.Context, tenant string, after map[string]int64, limit int) ([]audit.Batch, error)
 	Recorded() <-chan struct{}
 }

@@ -1,6 +1,7 @@
 package arm
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -104,12 +105,18 @@ const (
 	// sendTimeout is how long a reader may take for a hundred events. One that
 	// reads no more, and has not gone away either, would be waited for for ever.
 	sendTimeout = 10 * time.Second
+	// followLife is how long one answer follows the record. A caller does not
+	// say when its token ends, and one that leaked must not be good for the
+	// record for as long as its role stays: whoever follows on asks anew, with
+	// a token of then.
+	followLife = time.Hour
 )
 
 // serveEvents serves {scope}/providers/Innate.Audit/events: the record of what
 // was asked at the scope and below, one JSON object a line, oldest first. With
-// follow=true it goes on as events are recorded; with after={time} (RFC 3339)
-// it begins there, without it at the beginning.
+// follow=true it goes on as events are recorded, for an hour; with after={time}
+// (RFC 3339) it begins with what was committed then, without it at the
+// beginning. An event may be older than its commit: a host may have been offline.
 func (a *API) serveEvents(w http.ResponseWriter, r *http.Request, q request, scope resource.ID) error {
 	ev, err := a.permit(r.Context(), q.c, actionEvents, scope)
 	if err != nil {
@@ -121,14 +128,24 @@ func (a *API) serveEvents(w http.ResponseWriter, r *http.Request, q request, sco
 			return a.refuse(r.Context(), ev, problem.Errorf(problem.Invalid, "The query parameter 'after' is not a time as RFC 3339 has it, 2026-01-31T12:00:00Z."))
 		}
 	}
+	begin, err := a.Store.HeadsBefore(r.Context(), q.c.Tenant, from)
+	if err != nil {
+		return fmt.Errorf("finding %s in the record: %w", from, err)
+	}
 	if err := a.Store.Record(r.Context(), ev); err != nil {
 		return fmt.Errorf("recording a read: %w", err)
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(http.StatusOK)
-	t := tail{a: a, c: q.c, scope: scope, from: from, after: map[string]int64{}, out: json.NewEncoder(w), flush: http.NewResponseController(w)}
-	return t.run(r, q.q.Get("follow") == "true")
+	t := tail{a: a, c: q.c, scope: scope, after: begin, out: json.NewEncoder(w), flush: http.NewResponseController(w)}
+	var end <-chan time.Time
+	if q.q.Get("follow") == "true" {
+		life := time.NewTimer(cmp.Or(a.FollowLife, followLife))
+		defer life.Stop()
+		end = life.C
+	}
+	return t.run(r, end)
 }
 
 // tail writes the events of one reader, in the order of their times across the
@@ -137,7 +154,7 @@ type tail struct {
 	a     *API
 	c     access.Caller
 	scope resource.ID
-	from  time.Time
+	// after is the last batch of each chain that was read.
 	after map[string]int64
 	// pending are events that a chain with more to read may still precede.
 	pending []audit.Event
@@ -146,7 +163,8 @@ type tail struct {
 	flush   *http.ResponseController
 }
 
-func (t *tail) run(r *http.Request, follow bool) error {
+// run writes what there is, and with end what comes until then.
+func (t *tail) run(r *http.Request, end <-chan time.Time) error {
 	for {
 		more := t.a.Store.Recorded()
 		for {
@@ -160,11 +178,13 @@ func (t *tail) run(r *http.Request, follow bool) error {
 		}
 		_ = t.flush.SetWriteDeadline(time.Now().Add(sendTimeout))
 		_ = t.flush.Flush() // an error here is a client that left; the context says so
-		if !follow {
+		if end == nil {
 			return nil
 		}
 		select {
 		case <-r.Context().Done():
+			return nil
+		case <-end:
 			return nil
 		case <-more:
 		}
@@ -213,7 +233,7 @@ func (t *tail) write(horizon time.Time) error {
 			t.pending = t.pending[i:]
 			return nil
 		}
-		if ev.At.Before(t.from) || !t.sees(ev) {
+		if !t.sees(ev) {
 			continue
 		}
 		if t.sent%100 == 0 {

@@ -50,10 +50,6 @@ func (d *dev) vaults(ctx context.Context) ([]string, error) {
 // "ready".
 func (d *dev) banner() {
 	e := d.in.Endpoints
-	innate, flag := self(), ""
-	if def, err := DataDir(""); err != nil || def != d.dir {
-		flag = " --data " + quote(d.dir)
-	}
 	p := func(format string, args ...any) { fmt.Fprintf(d.opt.Out, format+"\n", args...) }
 	p("Innate %s", server.Version)
 	p("  token service    %s", e.Login)
@@ -69,18 +65,55 @@ func (d *dev) banner() {
 		p("  vault %-10s %s", n, d.in.Vaults[n])
 	}
 	p("  data             %s", d.dir)
-	p("")
-	p("Try, in a second terminal:")
-	if _, ok := d.in.Resources["vm1"]; ok {
-		p("  %s run%s vm1 -- innate secret get demo/greeting", innate, flag)
-		p("  %s run%s vm2 -- innate secret get demo/greeting     # no identity: refused", innate, flag)
-		p("  %s run%s vm1 -- innate token --resource https://vault.azure.net --decode", innate, flag)
-	} else {
-		p("  %s run%s ops -- innate token --resource https://management.azure.com/ --decode", innate, flag)
+	if doors := d.doors(); len(doors) > 0 {
+		p("  note             programs of every user of this machine can ask for tokens as %s, by port (--no-imds: none can)", strings.Join(doors, ", "))
 	}
-	p("  %s audit tail%s", innate, flag)
+	if lines := d.try(); len(lines) > 0 {
+		p("")
+		p("Try, in a second terminal:")
+		for _, l := range lines {
+			p("  %s", l)
+		}
+	}
 	p("")
 	p("ready: %s", d.dir)
+}
+
+// doors are the sample's resources that answer whoever connects.
+func (d *dev) doors() []string {
+	var out []string
+	for _, s := range samples {
+		if d.in.Resources[s.name].Env["AZURE_POD_IDENTITY_AUTHORITY_HOST"] != "" {
+			out = append(out, s.name)
+		}
+	}
+	return out
+}
+
+// try are commands that work, with what is there.
+func (d *dev) try() []string {
+	innate, flag := self(), ""
+	if def, err := DataDir(""); err != nil || def != d.dir {
+		flag = " --data " + quote(d.dir)
+	}
+	has := func(name string) bool { _, ok := d.in.Resources[name]; return ok }
+	secret := d.in.Vaults[sampleVault] != ""
+	var out []string
+	for _, l := range []struct {
+		there bool
+		args  string
+	}{
+		{has("vm1") && secret, "run" + flag + " vm1 -- innate secret get demo/greeting"},
+		{has("vm2") && secret, "run" + flag + " vm2 -- innate secret get demo/greeting     # no identity: refused"},
+		{has("vm1"), "run" + flag + " vm1 -- innate token --resource https://vault.azure.net --decode"},
+		{has(owner) && !has("vm1"), "run" + flag + " ops -- innate token --resource https://management.azure.com/ --decode"},
+		{has(owner), "audit tail" + flag},
+	} {
+		if l.there {
+			out = append(out, innate+" "+l.args)
+		}
+	}
+	return out
 }
 
 // self is how a shell calls this program: by its name where that finds it.

@@ -2,8 +2,8 @@ package dev
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"github.com/google/renameio/v2"
-	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
@@ -37,6 +36,8 @@ type Options struct {
 	Reset      bool
 	NoSample   bool
 	WriteHosts bool
+	// NoIMDS opens no door in the shape of IMDS.
+	NoIMDS bool
 	// HostsFile is the hosts file; "/etc/hosts" if empty.
 	HostsFile string
 	// Out gets the banner.
@@ -57,14 +58,6 @@ type dev struct {
 	in   Instance
 }
 
-// ids are the installation's, in ids.json, written before anything is made
-// with them: a first start that is cut short is completed by the next.
-type ids struct {
-	Tenant       string `json:"tenantId"`
-	Subscription string `json:"subscriptionId"`
-	Domain       string `json:"domain"`
-}
-
 // Run is "innate dev": it serves until ctx ends.
 func Run(ctx context.Context, opt Options) error {
 	d := &dev{opt: opt, dir: opt.Data}
@@ -82,94 +75,13 @@ func Run(ctx context.Context, opt Options) error {
 		return err
 	}
 	defer unlock()
-	logFile, err := os.OpenFile(filepath.Join(d.dir, "innate.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	out, err := openOwn(filepath.Join(d.dir, logFile), os.O_CREATE|os.O_APPEND|os.O_WRONLY)
 	if err != nil {
 		return fmt.Errorf("opening the log: %w", err)
 	}
-	defer logFile.Close()
-	d.log = slog.New(slog.NewJSONHandler(logFile, nil))
+	defer out.Close()
+	d.log = slog.New(slog.NewJSONHandler(out, nil))
 	return d.serve(ctx)
-}
-
-// open makes the data folder this process's own.
-func (d *dev) open() (unlock func(), err error) {
-	if err := os.MkdirAll(d.dir, 0o700); err != nil {
-		return nil, fmt.Errorf("making the data folder: %w", err)
-	}
-	f, err := os.OpenFile(filepath.Join(d.dir, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("locking the data folder: %w", err)
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		defer f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, d.busy()
-		}
-		return nil, fmt.Errorf("locking the data folder: %w", err)
-	}
-	unlock = func() { _ = f.Close() } // the lock goes with the descriptor
-	if err := d.prepare(); err != nil {
-		unlock()
-		return nil, err
-	}
-	return unlock, nil
-}
-
-func (d *dev) busy() error {
-	pid := ""
-	if b, err := os.ReadFile(filepath.Join(d.dir, instanceFile)); err == nil {
-		var in Instance
-		if json.Unmarshal(b, &in) == nil {
-			pid = " (process " + strconv.Itoa(in.PID) + ")"
-		}
-	}
-	return fmt.Errorf("innate dev is already running on %s%s; stop it first, or start another on its own folder and port: innate dev --data DIR --port 0", d.dir, pid)
-}
-
-// owned are the things in the data folder that are innate dev's, and go with --reset.
-var owned = []string{
-	instanceFile, "ids.json", "innate.db", "innate.db-wal", "innate.db-shm", "root.key", "ca.pem", bundleFile,
-	"agent", "agent.sock", "innate.log", "sample.done", "bootstrap.done", "placed.done",
-}
-
-// prepare checks the folder, resets it if asked, and reads or makes its ids.
-func (d *dev) prepare() error {
-	if err := os.Chmod(d.dir, 0o700); err != nil {
-		return fmt.Errorf("closing the data folder to others: %w", err)
-	}
-	if d.opt.Reset {
-		for _, name := range owned {
-			if err := os.RemoveAll(filepath.Join(d.dir, name)); err != nil {
-				return fmt.Errorf("resetting: %w", err)
-			}
-		}
-	}
-	if err := os.Remove(filepath.Join(d.dir, instanceFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("removing the last run's %s: %w", instanceFile, err)
-	}
-	path := filepath.Join(d.dir, "ids.json")
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		d.ids = ids{Tenant: uuid.NewString(), Subscription: uuid.NewString(), Domain: d.opt.Domain}
-		b, err = json.Marshal(d.ids)
-		if err != nil {
-			return fmt.Errorf("encoding the ids: %w", err)
-		}
-		if err := renameio.WriteFile(path, b, 0o600); err != nil {
-			return fmt.Errorf("keeping the ids: %w", err)
-		}
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("reading the ids: %w", err)
-	}
-	if err := json.Unmarshal(b, &d.ids); err != nil {
-		return fmt.Errorf("reading %s: %w; start over with --reset", path, err)
-	}
-	if d.ids.Domain != d.opt.Domain {
-		return fmt.Errorf("the data in %s is of the domain %s, and its CA vouches for no other; use --domain %s, another --data, or start over with --reset", d.dir, d.ids.Domain, d.ids.Domain)
-	}
-	return nil
 }
 
 // serve runs everything until ctx ends or a part fails.
@@ -224,27 +136,46 @@ func (d *dev) serve(ctx context.Context) error {
 }
 
 func (d *dev) openServer(ctx context.Context) error {
-	key := filepath.Join(d.dir, "root.key")
-	if _, err := os.Stat(key); errors.Is(err, fs.ErrNotExist) {
-		if _, err := os.Stat(filepath.Join(d.dir, "innate.db")); err == nil {
-			return fmt.Errorf("%s is missing, and the database cannot be read without it; put it back, or start over with --reset", key)
-		}
-		if _, err := seal.CreateFile(key); err != nil {
-			return err
-		}
+	key := filepath.Join(d.dir, keyFile)
+	if err := d.rootKey(key); err != nil {
+		return err
 	}
 	cfg := server.Config{
 		Domain: d.opt.Domain, Listen: net.JoinHostPort("127.0.0.1", strconv.Itoa(d.opt.Port)), RootKeyFile: key, Replica: "dev", TokenLife: "1h",
-		Database: server.Database{SQLite: filepath.Join(d.dir, "innate.db")}, TLS: server.TLS{LocalCA: true},
+		Database: server.Database{SQLite: filepath.Join(d.dir, databaseFile)}, TLS: server.TLS{LocalCA: true},
 	}
 	var err error
 	if d.srv, err = server.Open(ctx, cfg, d.log, time.Now); err != nil {
 		if errors.Is(err, unix.EADDRINUSE) {
 			return fmt.Errorf("port %d is in use; choose another with --port N, or --port 0 for any free one", d.opt.Port)
 		}
-		return err
+		if _, net := errors.AsType[*net.OpError](err); net || ctx.Err() != nil {
+			return err
+		}
+		return fmt.Errorf("%w; if %s and %s are damaged or not of one installation, put them back from a copy, or start over, without the data, with --reset",
+			err, cfg.Database.SQLite, key)
 	}
 	return nil
+}
+
+// rootKey makes the root key of a new installation; that of an old one is
+// there and can be read, or it says so.
+func (d *dev) rootKey(key string) error {
+	_, err := os.Lstat(key)
+	if err == nil {
+		if _, err := seal.OpenFile(key); err != nil {
+			return fmt.Errorf("%w; if it is damaged, put it back from a copy, or start over, without the data, with --reset", err)
+		}
+		return nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("looking for the root key: %w", err)
+	}
+	if _, err := os.Lstat(filepath.Join(d.dir, databaseFile)); err == nil {
+		return fmt.Errorf("%s is missing, and the database cannot be read without it; put it back, or start over, without the data, with --reset", key)
+	}
+	_, err = seal.CreateFile(key)
+	return err
 }
 
 // fill makes what a first start makes and starts the agent.
@@ -258,6 +189,9 @@ func (d *dev) fill(ctx context.Context) error {
 		Host: hostName, Owner: owner, Selectors: uidSelector(),
 	}
 	if err := d.srv.BootstrapIDs(q, &d.boot); err != nil {
+		return err
+	}
+	if err := d.hostAgain(ctx); err != nil {
 		return err
 	}
 	if err := d.once("bootstrap", func() error { _, err := d.srv.Bootstrap(ctx, q); return err }); err != nil {
@@ -280,6 +214,16 @@ func (d *dev) fill(ctx context.Context) error {
 		return err
 	}
 	return d.startAgent(ctx)
+}
+
+// hostAgain has the host made and filled again where it was deleted: it is
+// this machine, and without it nobody could come in to mend it.
+func (d *dev) hostAgain(ctx context.Context) error {
+	have, err := d.exists(ctx, d.boot.Host)
+	if err != nil || have {
+		return err
+	}
+	return errors.Join(d.forget("bootstrap"), d.forget("placed"))
 }
 
 // writeCA puts the CA's certificate, alone and with the system's, where
@@ -324,7 +268,9 @@ func (d *dev) startAgent(ctx context.Context) error {
 		},
 	}
 	for _, s := range samples {
-		cfg.Doors = append(cfg.Doors, agent.DoorConfig{Name: s.name, Listen: "127.0.0.1:0"})
+		if s.door && !d.opt.NoIMDS {
+			cfg.Doors = append(cfg.Doors, agent.DoorConfig{Name: s.name, Listen: "127.0.0.1:0"})
+		}
 	}
 	a, err := agent.New(cfg)
 	if err != nil {
@@ -352,8 +298,9 @@ func (d *dev) startProxy(ctx context.Context) (string, func(), error) {
 	if err != nil {
 		return "", nil, fmt.Errorf("opening the proxy: %w", err)
 	}
+	p := &proxy{domain: d.opt.Domain, listen: d.srv.Addr(), secret: rand.Text(), log: d.log}
 	srv := &http.Server{
-		Handler:           &proxy{domain: d.opt.Domain, listen: d.srv.Addr(), log: d.log},
+		Handler:           p,
 		ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 16 << 10,
 	}
 	go func() {
@@ -361,7 +308,7 @@ func (d *dev) startProxy(ctx context.Context) (string, func(), error) {
 			d.log.Error("the proxy stopped", "err", err)
 		}
 	}()
-	return "http://" + ln.Addr().String(), func() { _ = srv.Close() }, nil
+	return p.url(ln.Addr().String()), func() { _ = srv.Close() }, nil
 }
 
 // announce writes dev.json.
@@ -407,8 +354,11 @@ func (d *dev) announce(ctx context.Context, proxyURL string) error {
 		if err != nil {
 			return fmt.Errorf("preparing %s: %w", s.name, err)
 		}
-		start := Start{Endpoint: "http://" + d.ag.AppAddr() + "/msi/token", Header: header, IMDS: "http://" + d.ag.DoorAddr(s.name)}
-		d.in.Resources[s.name] = Workload{ID: id.String(), Env: d.in.Env(d.dir, start)}
+		start := Start{Endpoint: "http://" + d.ag.AppAddr() + "/msi/token", Header: header}
+		if at := d.ag.DoorAddr(s.name); at != "" {
+			start.IMDS = "http://" + at
+		}
+		d.in.Resources[s.name] = Workload{ID: id.String(), Env: d.in.Env(d.dir, start, UserNoProxy())}
 	}
 	return d.in.write(d.dir)
 }

@@ -6,11 +6,16 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/innate-id/innate/internal/access"
+	"github.com/innate-id/innate/internal/arm"
+	"github.com/innate-id/innate/internal/resource"
 )
 
 // output is a banner under way; ready is closed at its last line.
@@ -76,7 +81,7 @@ func TestWriteHostsWhileRunning(t *testing.T) {
 	if err := os.WriteFile(hosts, []byte("127.0.0.1 localhost\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	_, stop := up(t, Options{Data: t.TempDir(), WriteHosts: true, HostsFile: hosts})
+	_, stop := up(t, Options{Data: newFolder(t), WriteHosts: true, HostsFile: hosts})
 	b, err := os.ReadFile(hosts)
 	if err != nil {
 		t.Fatal(err)
@@ -96,7 +101,7 @@ func TestWriteHostsWhileRunning(t *testing.T) {
 // the next one completes it and changes nothing that is there.
 func TestCutShortFirstStartIsCompleted(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
+	dir := newFolder(t)
 	_, stop := up(t, Options{Data: dir})
 	stop()
 	for _, lost := range []string{"sample.done", "bootstrap.done", "placed.done"} {
@@ -119,7 +124,7 @@ func TestCutShortFirstStartIsCompleted(t *testing.T) {
 // before anything is touched.
 func TestKeptDataIsNotMixedUp(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
+	dir := newFolder(t)
 	_, stop := up(t, Options{Data: dir})
 	stop()
 	err := Run(t.Context(), Options{Data: dir, Domain: "other.test", Out: io.Discard})
@@ -160,7 +165,7 @@ func TestStaleInstanceIsRecognized(t *testing.T) {
 // works all the same.
 func TestLongDataFolder(t *testing.T) {
 	t.Parallel()
-	dir := filepath.Join(t.TempDir(), strings.Repeat("long", 25))
+	dir := filepath.Join(newFolder(t), strings.Repeat("long", 25))
 	_, stop := up(t, Options{Data: dir, NoSample: true})
 	in, err := ReadInstance(dir)
 	if err != nil {
@@ -170,4 +175,85 @@ func TestLongDataFolder(t *testing.T) {
 		t.Errorf("without the sample the instance has %v and vaults %v, want ops alone", in.Resources, in.Vaults)
 	}
 	stop()
+}
+
+// TestDeletedHostIsMadeAgain: a host that was deleted is no reason not to
+// start: it is this machine, and there is no other way to have it back.
+func TestDeletedHostIsMadeAgain(t *testing.T) {
+	t.Parallel()
+	dir := newFolder(t)
+	_, stop := up(t, Options{Data: dir})
+	in, err := ReadInstance(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	deleteHost(t, dir, in)
+	_, stop = up(t, Options{Data: dir})
+	if in, err = ReadInstance(dir); err != nil {
+		t.Fatal(err)
+	}
+	if len(in.Resources) != 4 {
+		t.Errorf("with its host made again, the instance has %v, want the four of the sample", in.Resources)
+	}
+	stop()
+}
+
+// deleteHost deletes the host from the data of a stopped innate dev.
+func deleteHost(t *testing.T, dir string, in Instance) {
+	t.Helper()
+	d := &dev{dir: dir, log: slog.New(slog.DiscardHandler), opt: Options{Domain: "innate.localhost"}}
+	if err := d.openServer(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer d.srv.Close()
+	if _, err := d.srv.ARM.Delete(t.Context(), access.SystemCaller(in.TenantID, "test"), resource.MustParse(in.Host), arm.Condition{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestOwnerHasNoDoor: a door answers every local program, and ops owns
+// everything; the others have one unless it is switched off.
+func TestOwnerHasNoDoor(t *testing.T) {
+	t.Parallel()
+	for _, off := range []bool{false, true} {
+		dir := newFolder(t)
+		out, stop := up(t, Options{Data: dir, NoIMDS: off})
+		in, err := ReadInstance(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, w := range in.Resources {
+			want := name != "ops" && !off
+			for _, v := range []string{"AZURE_POD_IDENTITY_AUTHORITY_HOST", "ARM_MSI_ENDPOINT", "ARM_USE_MSI"} {
+				if _, has := w.Env[v]; has != want {
+					t.Errorf("--no-imds %v: %s has %s: %v, want %v", off, name, v, has, want)
+				}
+			}
+			if w.Env["IDENTITY_HEADER"] == "" {
+				t.Errorf("--no-imds %v: %s has no endpoint of its own", off, name)
+			}
+		}
+		if got := strings.Contains(out.String(), "every user of this machine"); got == off {
+			t.Errorf("--no-imds %v: the banner speaks of the doors: %v\n%s", off, got, out)
+		}
+		stop()
+	}
+}
+
+// TestBannerOmitsWhatIsNotThere: what it says to try works.
+func TestBannerOmitsWhatIsNotThere(t *testing.T) {
+	t.Parallel()
+	out, _ := up(t, Options{Data: newFolder(t), NoSample: true})
+	for _, no := range []string{"demo/greeting", "vm1", "vm2", "app1"} {
+		if strings.Contains(out.String(), no) {
+			t.Errorf("without the sample the banner has %s:\n%s", no, out)
+		}
+	}
+	var buf bytes.Buffer
+	d := &dev{dir: "/x", opt: Options{Out: &buf}, in: Instance{}}
+	d.banner()
+	if strings.Contains(buf.String(), "audit tail") || strings.Contains(buf.String(), "Try") {
+		t.Errorf("without ops the banner says:\n%s", buf.String())
+	}
 }

@@ -5,7 +5,9 @@
 //
 // Everything is under one data folder, mode 0700. Who can read the folder is
 // the owner of the installation: the agent's control socket and dev.json let
-// them act as any of the sample's resources.
+// them act as any of the sample's resources. Programs of other users can do
+// less, but not nothing: a door of vm1, vm2 and app1 answers whoever connects
+// to its port (--no-imds opens none). ops, the owner, has no door.
 package dev
 
 import (
@@ -99,7 +101,7 @@ func ReadInstance(dir string) (Instance, error) {
 		return in, fmt.Errorf("reading the running instance: %w", err)
 	}
 	if err := json.Unmarshal(b, &in); err != nil {
-		return in, fmt.Errorf("reading %s: %w", filepath.Join(dir, instanceFile), err)
+		return in, fmt.Errorf("reading %s: %w; start innate dev again, which writes it anew", filepath.Join(dir, instanceFile), err)
 	}
 	c, err := net.DialTimeout("unix", in.ControlSocket, time.Second)
 	if err != nil {
@@ -109,8 +111,11 @@ func ReadInstance(dir string) (Instance, error) {
 	return in, nil
 }
 
+// ErrNotRunning is what [ReadInstance] returns where there is no instance.
+var ErrNotRunning = errors.New("innate dev is not running")
+
 func notRunning(dir string) error {
-	return fmt.Errorf("innate dev is not running on %s; start it with \"innate dev\" (for another folder: --data DIR or INNATE_DATA)", dir)
+	return fmt.Errorf("%w on %s; start it with \"innate dev\" (for another folder: --data DIR or INNATE_DATA)", ErrNotRunning, dir)
 }
 
 // write keeps the instance where other commands find it.

@@ -3,6 +3,7 @@ package dev
 import (
 	"bufio"
 	"context"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"io"
@@ -10,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -20,9 +20,14 @@ import (
 // installation's names: everything under domain goes to the TLS listener,
 // everything else where it would have gone without it, through the user's own
 // proxy if there is one. It sees no plain text: TLS is end to end.
+//
+// It serves only who has its secret, which is in the URL that programs get: it
+// lends them the credential of the user's own proxy, and every user of the
+// machine can reach its port.
 type proxy struct {
 	domain string
 	listen string // where domain's names are served
+	secret string // of one run; never empty
 	log    *slog.Logger
 	dialer net.Dialer
 }
@@ -35,6 +40,11 @@ const (
 func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodConnect {
 		refuse(w, http.StatusMethodNotAllowed, "this proxy tunnels TLS alone (CONNECT)")
+		return
+	}
+	if !p.admits(r) {
+		w.Header().Set("Proxy-Authenticate", `Basic realm="innate dev"`)
+		refuse(w, http.StatusProxyAuthRequired, "this proxy is for programs under \"innate run\"; its user and password are in their HTTPS_PROXY")
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), proxyDialTimeout)
@@ -56,6 +66,21 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	tunnel(down, buf.Reader, up)
+}
+
+// proxyUser goes with the secret: clients drop a password without a user.
+const proxyUser = "innate"
+
+// url is the proxy's address with what it asks for.
+func (p *proxy) url(addr string) string {
+	return (&url.URL{Scheme: "http", User: url.UserPassword(proxyUser, p.secret), Host: addr}).String()
+}
+
+// admits reports whether a request has the proxy's secret.
+func (p *proxy) admits(r *http.Request) bool {
+	a := http.Request{Header: http.Header{"Authorization": r.Header["Proxy-Authorization"]}}
+	_, got, ok := a.BasicAuth()
+	return ok && p.secret != "" && subtle.ConstantTimeCompare([]byte(got), []byte(p.secret)) == 1
 }
 
 // refuse answers what could not be tunnelled.
@@ -147,55 +172,4 @@ func (i *idle) Read(b []byte) (int, error) {
 		return 0, err
 	}
 	return i.r.Read(b)
-}
-
-// hosts: the block that --write-hosts keeps in the hosts file.
-const (
-	hostsBegin = "# innate dev: begin"
-	hostsEnd   = "# innate dev: end"
-)
-
-// WithHosts returns a hosts file's text with the block for names, in place of
-// one that is there; without names, without the block.
-func WithHosts(text string, names []string) string {
-	var out []string
-	inside := false
-	for line := range strings.Lines(text) {
-		switch strings.TrimSpace(line) {
-		case hostsBegin:
-			inside = true
-			continue
-		case hostsEnd:
-			inside = false
-			continue
-		}
-		if !inside {
-			out = append(out, line)
-		}
-	}
-	text = strings.Join(out, "")
-	if len(names) == 0 {
-		return text
-	}
-	if text != "" && !strings.HasSuffix(text, "\n") {
-		text += "\n"
-	}
-	return text + hostsBegin + "\n127.0.0.1 " + strings.Join(names, " ") + "\n" + hostsEnd + "\n"
-}
-
-// writeHosts updates the hosts file in place: it may be a mount of its own,
-// which cannot be renamed over.
-func writeHosts(path string, names []string) error {
-	old, err := os.ReadFile(path)
-	if err != nil {
-		return fmt.Errorf("reading the hosts file: %w", err)
-	}
-	text := WithHosts(string(old), names)
-	if text == string(old) {
-		return nil
-	}
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-		return fmt.Errorf("writing the hosts file (--write-hosts needs root): %w", err)
-	}
-	return nil
 }

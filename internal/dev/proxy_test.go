@@ -2,7 +2,9 @@ package dev
 
 import (
 	"bufio"
+	"crypto/rand"
 	"crypto/tls"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"log/slog"
@@ -10,12 +12,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 // upstream is a TLS server that says who it is.
@@ -28,9 +26,10 @@ func upstream(t *testing.T, name string) *httptest.Server {
 
 func startTestProxy(t *testing.T, listen string) *url.URL {
 	t.Helper()
-	s := httptest.NewServer(&proxy{domain: "innate.localhost", listen: listen, log: slog.New(slog.DiscardHandler)})
+	p := &proxy{domain: "innate.localhost", listen: listen, secret: rand.Text(), log: slog.New(slog.DiscardHandler)}
+	s := httptest.NewServer(p)
 	t.Cleanup(s.Close)
-	u, err := url.Parse(s.URL)
+	u, err := url.Parse(p.url(s.Listener.Addr().String()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,53 +137,34 @@ func TestProxyGoesThroughTheUsersOwn(t *testing.T) {
 	}
 }
 
-func TestWithHosts(t *testing.T) {
-	names := []string{"login.innate.localhost", "demo.vault.innate.localhost"}
-	block := "# innate dev: begin\n127.0.0.1 login.innate.localhost demo.vault.innate.localhost\n# innate dev: end\n"
-	for _, tt := range []struct {
-		name, in string
-		names    []string
-		want     string
-	}{
-		{"added at the end", "127.0.0.1 localhost\n", names, "127.0.0.1 localhost\n" + block},
-		{"a file without a last line end", "127.0.0.1 localhost", names, "127.0.0.1 localhost\n" + block},
-		{"an empty file", "", names, block},
-		{"replaced", "a\n# innate dev: begin\nold\n# innate dev: end\nb\n", names, "a\nb\n" + block},
-		{"removed", "a\n" + block + "b\n", nil, "a\nb\n"},
-		{"nothing to remove", "a\n", nil, "a\n"},
+// TestProxyAsksWhoItServes: another user of the machine reaches its port, and
+// gets neither the world through the user's own proxy nor our names.
+func TestProxyAsksWhoItServes(t *testing.T) {
+	ours := upstream(t, "ours")
+	p := startTestProxy(t, ours.Listener.Addr().String())
+	secret, _ := p.User.Password()
+	for name, header := range map[string]string{
+		"nothing":             "",
+		"another password":    "Proxy-Authorization: Basic aW5uYXRlOng=\r\n",
+		"no password":         "Proxy-Authorization: Basic aW5uYXRlOg==\r\n",
+		"another scheme":      "Proxy-Authorization: Bearer " + secret + "\r\n",
+		"as a server expects": "Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte("innate:"+secret)) + "\r\n",
 	} {
-		if got := WithHosts(tt.in, tt.names); got != tt.want {
-			t.Errorf("%s: %s", tt.name, cmp.Diff(tt.want, got))
+		for _, to := range []string{"login.innate.localhost:443", "example.com:443"} {
+			c, err := net.Dial("tcp", p.Host)
+			if err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n%s\r\n", to, to, header)
+			resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if resp.StatusCode != http.StatusProxyAuthRequired || !strings.HasPrefix(resp.Header.Get("Proxy-Authenticate"), "Basic ") {
+				t.Errorf("CONNECT %s with %s = %s %v, want 407 and how to ask", to, name, resp.Status, resp.Header)
+			}
+			resp.Body.Close()
+			c.Close()
 		}
-	}
-}
-
-// TestWriteHostsKeepsTheFile: the file is written in place, its mode stays, and
-// what others wrote stays.
-func TestWriteHostsKeepsTheFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "hosts")
-	if err := os.WriteFile(path, []byte("127.0.0.1 localhost\n"), 0o640); err != nil {
-		t.Fatal(err)
-	}
-	before, err := os.Stat(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := writeHosts(path, []string{"x.innate.localhost"}); err != nil {
-		t.Fatal(err)
-	}
-	if err := writeHosts(path, nil); err != nil {
-		t.Fatal(err)
-	}
-	after, err := os.Stat(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(b) != "127.0.0.1 localhost\n" || !os.SameFile(before, after) || after.Mode() != before.Mode() {
-		t.Errorf("after adding and removing, the hosts file is %q with mode %v, want it as it was", b, after.Mode())
 	}
 }

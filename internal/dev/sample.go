@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -27,12 +28,17 @@ const (
 	roleSecretsOfficer = "b86a8fe4-44ce-4948-aee5-eccb2c155cd7"
 )
 
-// samples are the sample's workloads, each with its type.
-var samples = []struct{ name, typ string }{
-	{"vm1", "Microsoft.Compute/virtualMachines"},
-	{"vm2", "Microsoft.Compute/virtualMachines"},
-	{"app1", "Microsoft.Web/sites"},
-	{owner, "Innate.Build/agentPools"},
+// samples are the sample's workloads, each with its type. A door is a loopback
+// port that answers every local program as the workload, for clients that can
+// send no header of ours: the owner of everything has none.
+var samples = []struct {
+	name, typ string
+	door      bool
+}{
+	{"vm1", "Microsoft.Compute/virtualMachines", true},
+	{"vm2", "Microsoft.Compute/virtualMachines", true},
+	{"app1", "Microsoft.Web/sites", true},
+	{owner, "Innate.Build/agentPools", false},
 }
 
 const (
@@ -95,7 +101,7 @@ func greet(ctx context.Context, s *server.Server, c access.Caller) error {
 }
 
 // place puts the sample's workloads on this machine: each may be started by
-// the user who runs innate dev, and answers at its own door.
+// the user who runs innate dev, and answers at its own door if it has one.
 func place(ctx context.Context, s *server.Server, b server.Bootstrapped) error {
 	w := &server.Builder{Server: s, Caller: access.SystemCaller(b.Tenant, "sample")}
 	for _, x := range samples {
@@ -107,6 +113,9 @@ func place(ctx context.Context, s *server.Server, b server.Bootstrapped) error {
 		}
 		if err := w.Place(ctx, b.Host, "run-"+x.name, "run", uidSelector(), id); err != nil {
 			return err
+		}
+		if !x.door {
+			continue
 		}
 		if err := w.Place(ctx, b.Host, x.name, x.name, nil, id); err != nil {
 			return err
@@ -120,7 +129,7 @@ func uidSelector() []string { return []string{"unix:uid:" + strconv.Itoa(os.Getu
 // once remembers a finished step of the first start. Its absence only means
 // that the step is done again.
 func (d *dev) once(name string, f func() error) error {
-	path := filepath.Join(d.dir, name+".done")
+	path := d.done(name)
 	if _, err := os.Stat(path); err == nil {
 		return nil
 	}
@@ -128,7 +137,17 @@ func (d *dev) once(name string, f func() error) error {
 		return err
 	}
 	if err := renameio.WriteFile(path, nil, 0o600); err != nil {
-		return errors.Join(fmt.Errorf("remembering that %s is done", name), err)
+		return fmt.Errorf("remembering that %s is done: %w", name, err)
 	}
 	return nil
 }
+
+// forget has a step done again.
+func (d *dev) forget(name string) error {
+	if err := os.Remove(d.done(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("having %s done again: %w", name, err)
+	}
+	return nil
+}
+
+func (d *dev) done(name string) string { return filepath.Join(d.dir, name+".done") }

@@ -90,8 +90,10 @@ func TestPlacingNeedsTheRightToTheResource(t *testing.T) {
 	} {
 		mallory.refused(403, "LinkedAuthorizationFailed", "PATCH", id+"strong", body)
 	}
-	for _, member := range []string{"ResourceId", "resourceid", "reſourceId"} {
-		mallory.refused(400, "PropertyChangeNotAllowed", "PATCH", id+"strong", `{"properties":{"door":"run","`+member+`":"`+vms+`/hers","selectors":null}}`)
+	for member, code := range map[string]string{
+		"ResourceId": "PropertyChangeNotAllowed", "resourceid": "PropertyChangeNotAllowed", "reſourceId": "InvalidRequestContent",
+	} {
+		mallory.refused(400, code, "PATCH", id+"strong", `{"properties":{"door":"run","`+member+`":"`+vms+`/hers","selectors":null}}`)
 	}
 	mallory.refused(403, "LinkedAuthorizationFailed", "PUT", id+"strong", place(vms+"/strong"))
 	mallory.refused(400, "PropertyChangeNotAllowed", "PUT", id+"strong", place(vms+"/hers"))

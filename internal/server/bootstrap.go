@@ -104,7 +104,7 @@ func (b *Builder) Place(ctx context.Context, host resource.ID, name, door string
 	return b.Put(ctx, id, map[string]any{"properties": props})
 }
 
-// Owner is the role Owner.
+// ownerRole is the built-in role Owner.
 const ownerRole = "8e3af657-a8ff-443c-a75c-2fe8c4bcb635"
 
 // BootstrapIDs fills in the names of what Bootstrap makes for q.

@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/url"
 	"os"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/innate-id/innate/internal/seal"
 	"github.com/innate-id/innate/internal/sts"
 )
 
@@ -44,7 +46,8 @@ type Config struct {
 
 // Database is one of two.
 type Database struct {
-	// SQLite is a file's path. One innated alone can use it.
+	// SQLite is a file's path. One innated alone can use it, and bootstrap
+	// only while innated is stopped; a file beside it, .lock, sees to that.
 	SQLite string `yaml:"sqlite"`
 	// PostgresFile is the path of a file that holds a connection string
 	// (postgres://user:password@host/name?sslmode=verify-full).
@@ -124,6 +127,21 @@ func (c *Config) Validate() error {
 	}
 	if d, err := time.ParseDuration(c.TokenLife); err != nil || d < sts.MinLife || d > sts.MaxLife {
 		bad("token_life: %q is not a duration from %s to %s", c.TokenLife, sts.MinLife, sts.MaxLife)
+	}
+	return errors.Join(errs...)
+}
+
+// CheckFiles reads the files that the configuration names, as a start does.
+// The root key may be missing: bootstrap makes it.
+func (c *Config) CheckFiles() error {
+	var errs []error
+	if _, err := os.Lstat(c.RootKeyFile); !errors.Is(err, fs.ErrNotExist) {
+		_, err := seal.OpenFile(c.RootKeyFile)
+		errs = append(errs, err)
+	}
+	if !c.TLS.LocalCA {
+		_, err := (&certificates{files: c.TLS}).fromFiles()
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

@@ -100,3 +100,36 @@ func TestManualsExample(t *testing.T) {
 		t.Errorf("the manual's example: %v", err)
 	}
 }
+
+// TestCheckFilesFindsWhatAStartWould: a check that says "valid" of what a start
+// refuses is worse than none.
+func TestCheckFilesFindsWhatAStartWould(t *testing.T) {
+	cfg := config(t)
+	if err := cfg.CheckFiles(); err != nil {
+		t.Errorf("good files: %v", err)
+	}
+	if err := os.Chmod(cfg.RootKeyFile, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cfg.TLS = TLS{CertificateFile: "/nonexistent/cert.pem", KeyFile: "/nonexistent/key.pem"}
+	err := cfg.CheckFiles()
+	if err == nil || !strings.Contains(err.Error(), "chmod 600") || !strings.Contains(err.Error(), "/nonexistent/cert.pem") {
+		t.Errorf("an open root key and no certificate = %v, want both", err)
+	}
+	if err := os.WriteFile(cfg.RootKeyFile, []byte("garbage"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg.TLS = TLS{LocalCA: true}
+	if err := os.Chmod(cfg.RootKeyFile, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := cfg.CheckFiles(); err == nil || !strings.Contains(err.Error(), cfg.RootKeyFile) {
+		t.Errorf("a garbage root key = %v, want an error that names it", err)
+	}
+	if err := os.Remove(cfg.RootKeyFile); err != nil {
+		t.Fatal(err)
+	}
+	if err := cfg.CheckFiles(); err != nil {
+		t.Errorf("before bootstrap: %v", err)
+	}
+}

@@ -199,3 +199,34 @@ func TestOnlyFleetAsksForCertificates(t *testing.T) {
 		}
 	}
 }
+
+// TestSQLiteIsForOneProgram: a second one says so, by whatever path it comes,
+// and the database is free again when the first has ended.
+func TestSQLiteIsForOneProgram(t *testing.T) {
+	cfg := config(t)
+	first, err := Open(t.Context(), cfg, slog.New(slog.DiscardHandler), time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(cfg.Database.SQLite, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{cfg.Database.SQLite, link} {
+		second := cfg
+		second.Database.SQLite = path
+		s, err := Open(t.Context(), second, slog.New(slog.DiscardHandler), time.Now)
+		if err == nil {
+			s.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), "stop the other one first") {
+			t.Errorf("a second server on %s = %v, want an error that says to stop the other", path, err)
+		}
+	}
+	first.Close()
+	again, err := Open(t.Context(), cfg, slog.New(slog.DiscardHandler), time.Now)
+	if err != nil {
+		t.Fatalf("after the first has ended: %v", err)
+	}
+	again.Close()
+}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"time"
 
@@ -46,6 +47,7 @@ type Server struct {
 	log   *slog.Logger
 	ln    net.Listener
 	certs *certificates
+	lock  *os.File // on a SQLite database
 	now   func() time.Time
 }
 
@@ -75,6 +77,11 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, now func() time.Tim
 	pg, err := cfg.Database.postgres()
 	if err != nil {
 		return nil, err
+	}
+	if cfg.Database.SQLite != "" {
+		if s.lock, err = alone(cfg.Database.SQLite); err != nil {
+			return nil, err
+		}
 	}
 	s.DB, err = store.Open(ctx, store.Config{SQLite: cfg.Database.SQLite, Postgres: pg, Chain: cfg.Replica, Log: log, Now: now})
 	if err != nil {
@@ -173,5 +180,8 @@ func (s *Server) Close() {
 		if err := s.DB.Close(); err != nil {
 			s.log.Error("closing the database", "err", err)
 		}
+	}
+	if s.lock != nil {
+		_ = s.lock.Close() // the lock goes with the descriptor
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/innate-id/innate/internal/audit"
 	"github.com/innate-id/innate/internal/problem"
@@ -52,27 +53,28 @@ type head struct {
 	chain string
 	seq   int64
 	hash  string
+	at    int64 // when it was committed, in ms
 }
 
 func scanHead(r row) (head, error) {
 	var h head
-	err := r.Scan(&h.chain, &h.seq, &h.hash)
+	err := r.Scan(&h.chain, &h.seq, &h.hash, &h.at)
 	return h, err
 }
 
-const chainHead = `SELECT chain, seq, hash FROM audit_chain WHERE tenant = $1 AND chain = $2`
+const chainHead = `SELECT chain, seq, hash, at_ms FROM audit_chain WHERE tenant = $1 AND chain = $2`
 
 // advanceChain changes no row if somebody else has advanced the chain.
 const advanceChain = `
-	INSERT INTO audit_chain (tenant, chain, seq, hash) VALUES ($1, $2, $3, $4)
-	ON CONFLICT (tenant, chain) DO UPDATE SET seq = excluded.seq, hash = excluded.hash
+	INSERT INTO audit_chain (tenant, chain, seq, hash, at_ms) VALUES ($1, $2, $3, $4, $5)
+	ON CONFLICT (tenant, chain) DO UPDATE SET seq = excluded.seq, hash = excluded.hash, at_ms = excluded.at_ms
 	WHERE audit_chain.seq = excluded.seq - 1`
 
-const putBatch = `INSERT INTO audit_batch (tenant, chain, seq, prev, hash, body) VALUES ($1, $2, $3, $4, $5, $6)`
+const putBatch = `INSERT INTO audit_batch (tenant, chain, seq, prev, hash, body, at_ms) VALUES ($1, $2, $3, $4, $5, $6, $7)`
 
-// appendBatch adds events to a chain as its next batch. It returns [errForked]
-// when another process did so at the same time.
-func appendBatch(ctx context.Context, q querier, tenant, chain string, events []audit.Event) error {
+// appendBatch adds events to a chain as its next batch, committed now. It
+// returns [errForked] when another process did so at the same time.
+func appendBatch(ctx context.Context, q querier, tenant, chain string, events []audit.Event, now time.Time) error {
 	last, err := one(ctx, q, nil, scanHead, chainHead, tenant, chain)
 	if err != nil {
 		return fmt.Errorf("reading the head of audit chain %s: %w", chain, err)
@@ -81,20 +83,23 @@ func appendBatch(ctx context.Context, q querier, tenant, chain string, events []
 	if err != nil {
 		return err
 	}
-	n, err := exec(ctx, q, advanceChain, b.Tenant, b.Chain, b.Seq, b.Hash)
+	// A clock that was set back must not hide a batch from who reads from a
+	// time on: what follows in a chain is not older.
+	committed := max(ms(now), last.at)
+	n, err := exec(ctx, q, advanceChain, b.Tenant, b.Chain, b.Seq, b.Hash, committed)
 	if err != nil {
 		return fmt.Errorf("advancing audit chain %s: %w", chain, err)
 	}
 	if n == 0 {
 		return errForked
 	}
-	if _, err := exec(ctx, q, putBatch, b.Tenant, b.Chain, b.Seq, b.Prev, b.Hash, b.Body); err != nil {
+	if _, err := exec(ctx, q, putBatch, b.Tenant, b.Chain, b.Seq, b.Prev, b.Hash, b.Body, committed); err != nil {
 		return fmt.Errorf("appending to audit chain %s: %w", chain, err)
 	}
 	return nil
 }
 
-const chainHeads = `SELECT chain, seq, hash FROM audit_chain WHERE tenant = $1 AND seq > 0 ORDER BY chain`
+const chainHeads = `SELECT chain, seq, hash, at_ms FROM audit_chain WHERE tenant = $1 AND seq > 0 ORDER BY chain`
 
 // Heads returns the number of the last batch of each of the tenant's chains.
 func (db *DB) Heads(ctx context.Context, tenant string) (map[string]int64, error) {
@@ -107,6 +112,30 @@ func (db *DB) Heads(ctx context.Context, tenant string) (map[string]int64, error
 		out[h.chain] = h.seq
 	}
 	return out, nil
+}
+
+const firstSince = `
+	SELECT seq FROM audit_batch
+	WHERE tenant = $1 AND chain = $2 AND at_ms >= $3 ORDER BY at_ms, seq LIMIT 1`
+
+// HeadsBefore returns the number of the last batch of each of the tenant's
+// chains that was committed before at (0 if none was), whatever times the events
+// in it have: [DB.Batches] after it are what came since.
+func (db *DB) HeadsBefore(ctx context.Context, tenant string, at time.Time) (map[string]int64, error) {
+	heads, err := db.Heads(ctx, tenant)
+	if err != nil {
+		return nil, err
+	}
+	for chain := range heads {
+		first, err := one(ctx, db.read, nil, scanned[int64], firstSince, tenant, chain, ms(at))
+		if err != nil {
+			return nil, fmt.Errorf("finding a time in audit chain %s: %w", chain, err)
+		}
+		if first > 0 { // else all that there is was before
+			heads[chain] = first - 1
+		}
+	}
+	return heads, nil
 }
 
 const listBatches = `

@@ -195,7 +195,7 @@ func (c *committer) attempt(jobs []*job) error {
 	// In one order everywhere: two processes with one chain name wait for each
 	// other, but not in a circle.
 	for _, tenant := range slices.Sorted(maps.Keys(events)) {
-		if err := appendBatch(ctx, tx, tenant, c.db.chain, events[tenant]); err != nil {
+		if err := appendBatch(ctx, tx, tenant, c.db.chain, events[tenant], c.db.now()); err != nil {
 			return err
 		}
 	}

@@ -59,7 +59,7 @@ func (db *DB) VaultNamed(ctx context.Context, name string) (vault.Place, error) 
 	if err != nil {
 		return vault.Place{}, err
 	}
-	p := vault.Place{Tenant: r.Tenant, ID: r.ID, Name: r.ID.Name()}
+	p := vault.Place{Tenant: r.Tenant, ID: r.ID, UID: r.UID, Name: r.ID.Name()}
 	if location, ok := r.Body["location"]; ok {
 		if err := json.Unmarshal(location, &p.Location); err != nil {
 			return vault.Place{}, fmt.Errorf("reading the location of %s: %w", r.ID, err)

@@ -43,6 +43,7 @@ func TestQueriesGoByTheirIndex(t *testing.T) {
 		{listVersions, 5, []string{"(tenant=? AND vault_key=? AND name_key=? AND number<?)"}},
 		{listChanges, 3, []string{"(tenant=? AND revision>? AND revision<?)"}},
 		{listBatches, 4, []string{"(tenant=? AND chain=? AND seq>?)"}},
+		{firstSince, 3, []string{"COVERING INDEX audit_batch_at (tenant=? AND chain=? AND at_ms>?)"}},
 		{purgeDue, 1, []string{"secret_purge (purge_ms>? AND purge_ms<?)"}},
 	} {
 		plan, err := many(t.Context(), db.read, scanPlan, "EXPLAIN QUERY PLAN "+tt.stmt, make([]any, tt.args)...)

@@ -38,8 +38,8 @@ type secretTx struct {
 
 type secretName struct{ tenant, vaultKey, nameKey string }
 
-func nameOf(tenant, vaultKey, name string) secretName {
-	return secretName{tenant, fold(vaultKey), fold(name)}
+func nameOf(at vault.Place, name string) secretName {
+	return secretName{at.Tenant, fold(at.ID.Key()), fold(name)}
 }
 
 // secretRow is a row of the table secret: the secret without its versions.
@@ -56,7 +56,23 @@ func scanSecretRow(r row) (secretRow, error) {
 	return s, err
 }
 
-const vaultExists = `SELECT 1 FROM resource WHERE tenant = $1 AND key = $2`
+const vaultUID = `SELECT uid FROM resource WHERE tenant = $1 AND key = $2`
+
+// stands refuses if the vault is not the one that at was found to be.
+func (t *secretTx) stands(at vault.Place) error {
+	uid, err := one(t.ctx, t.q, nil, scanned[string], vaultUID, at.Tenant, fold(at.ID.Key()))
+	if err != nil {
+		return fmt.Errorf("reading the vault %s: %w", at.ID, err)
+	}
+	if uid == "" || uid != at.UID {
+		return noVault(at)
+	}
+	return nil
+}
+
+func noVault(at vault.Place) error {
+	return problem.Errorf(problem.VaultNotFound, "there is no vault %s, or another one was made in its place; ask again", at.ID)
+}
 
 // holdSecret locks a name until the commit, also one that nobody has set: the
 // row without a version stands for it, and whoever else wants the name waits.
@@ -66,16 +82,15 @@ const holdSecret = `
 	RETURNING latest, deleted_ms`
 
 // hold locks the name and says what stands there; latest is 0 if nothing does.
-// [problem.VaultNotFound] if the vault's resource is gone.
-func (t *secretTx) hold(tenant, vaultKey, name string) (secretRow, error) {
-	n := nameOf(tenant, vaultKey, name)
-	gone := problem.Errorf(problem.VaultNotFound, "there is no vault %s", vaultKey)
-	if _, err := one(t.ctx, t.q, gone, scanned[int], vaultExists, n.tenant, n.vaultKey); err != nil {
+// [problem.VaultNotFound] if the vault is gone, or another one.
+func (t *secretTx) hold(at vault.Place, name string) (secretRow, error) {
+	n := nameOf(at, name)
+	if err := t.stands(at); err != nil {
 		return secretRow{}, err
 	}
 	s, err := one(t.ctx, t.q, nil, scanSecretRow, holdSecret, n.tenant, n.vaultKey, n.nameKey, name)
 	if dangling(err) {
-		return secretRow{}, gone // it went between the two statements
+		return secretRow{}, noVault(at) // it went between the two statements
 	}
 	if err != nil {
 		return secretRow{}, fmt.Errorf("locking secret %s: %w", name, err)
@@ -83,7 +98,9 @@ func (t *secretTx) hold(tenant, vaultKey, name string) (secretRow, error) {
 	if s.latest == 0 {
 		t.held = append(t.held, n)
 	}
-	return s, nil
+	// From here on the row keeps its vault from going. Before, another
+	// replica may have deleted it and made it anew.
+	return s, t.stands(at)
 }
 
 const dropUnusedSecret = `DELETE FROM secret WHERE tenant = $1 AND vault_key = $2 AND name_key = $3 AND latest = 0`
@@ -99,9 +116,9 @@ func (t *secretTx) dropUnused() error {
 }
 
 // existing is hold for a secret that must be there.
-func (t *secretTx) existing(tenant, vaultKey, name string) (secretRow, error) {
-	s, err := t.hold(tenant, vaultKey, name)
-	if problem.Is(err, problem.VaultNotFound) || err == nil && s.latest == 0 {
+func (t *secretTx) existing(at vault.Place, name string) (secretRow, error) {
+	s, err := t.hold(at, name)
+	if err == nil && s.latest == 0 {
 		return s, noSecret(name, "")
 	}
 	return s, err
@@ -112,20 +129,20 @@ const latestVersion = `SELECT ` + versionColumns + `, v.sealed` + versionOfSecre
 
 // Latest returns the latest version, of a live or soft-deleted secret;
 // [problem.NotFound] if the name was never set or was purged.
-func (t *secretTx) Latest(tenant, vaultKey, name string) (vault.Secret, error) {
-	if _, err := t.existing(tenant, vaultKey, name); err != nil {
+func (t *secretTx) Latest(at vault.Place, name string) (vault.Secret, error) {
+	if _, err := t.existing(at, name); err != nil {
 		return vault.Secret{}, err
 	}
-	n := nameOf(tenant, vaultKey, name)
+	n := nameOf(at, name)
 	return one(t.ctx, t.q, noSecret(name, ""), scanSecret, latestVersion, n.tenant, n.vaultKey, n.nameKey)
 }
 
 // Version returns one version of a live secret; [problem.NotFound].
-func (t *secretTx) Version(tenant, vaultKey, name, version string) (vault.Secret, error) {
-	if _, err := t.existing(tenant, vaultKey, name); err != nil {
+func (t *secretTx) Version(at vault.Place, name, version string) (vault.Secret, error) {
+	if _, err := t.existing(at, name); err != nil {
 		return vault.Secret{}, err
 	}
-	n := nameOf(tenant, vaultKey, name)
+	n := nameOf(at, name)
 	return one(t.ctx, t.q, noSecret(name, version), scanSecret, getVersion, n.tenant, n.vaultKey, n.nameKey, fold(version))
 }
 
@@ -141,10 +158,9 @@ const putVersion = `
 	VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`
 
 // AddVersion makes s the latest version; it creates the secret if need be.
-// [problem.VaultNotFound] if the vault's resource is gone,
-// [problem.DeletedRecoverable] if the secret is soft-deleted.
-func (t *secretTx) AddVersion(tenant, vaultKey string, s vault.Secret) error {
-	have, err := t.hold(tenant, vaultKey, s.Name)
+// [problem.VaultNotFound] if the vault is gone, [problem.DeletedRecoverable] if the secret is soft-deleted.
+func (t *secretTx) AddVersion(at vault.Place, s vault.Secret) error {
+	have, err := t.hold(at, s.Name)
 	if err != nil {
 		return err
 	}
@@ -155,7 +171,7 @@ func (t *secretTx) AddVersion(tenant, vaultKey string, s vault.Secret) error {
 	if err != nil {
 		return err
 	}
-	n := nameOf(tenant, vaultKey, s.Name)
+	n := nameOf(at, s.Name)
 	number, err := one(t.ctx, t.q, noSecret(s.Name, ""), scanned[int64], nextVersion, n.tenant, n.vaultKey, n.nameKey, s.Name)
 	if err != nil {
 		return fmt.Errorf("counting the versions of secret %s: %w", s.Name, err)
@@ -175,8 +191,8 @@ const updateVersion = `
 
 // UpdateVersion changes everything of a version but its value;
 // [problem.NotFound] if the live secret has no such version.
-func (t *secretTx) UpdateVersion(tenant, vaultKey string, s vault.Secret) error {
-	have, err := t.existing(tenant, vaultKey, s.Name)
+func (t *secretTx) UpdateVersion(at vault.Place, s vault.Secret) error {
+	have, err := t.existing(at, s.Name)
 	if err != nil {
 		return err
 	}
@@ -187,7 +203,7 @@ func (t *secretTx) UpdateVersion(tenant, vaultKey string, s vault.Secret) error 
 	if err != nil {
 		return err
 	}
-	n := nameOf(tenant, vaultKey, s.Name)
+	n := nameOf(at, s.Name)
 	changed, err := exec(t.ctx, t.q, updateVersion, n.tenant, n.vaultKey, n.nameKey, fold(s.Version), s.ContentType, tags,
 		bit(s.Enabled), ms(s.NotBefore), ms(s.Expires), ms(s.Created), ms(s.Updated))
 	if err != nil {
@@ -205,11 +221,11 @@ const setDeleted = `
 
 // SetDeleted soft-deletes a secret, or with zero times recovers it;
 // [problem.NotFound] if there is none.
-func (t *secretTx) SetDeleted(tenant, vaultKey, name string, deleted, purgeAt time.Time) error {
-	if _, err := t.existing(tenant, vaultKey, name); err != nil {
+func (t *secretTx) SetDeleted(at vault.Place, name string, deleted, purgeAt time.Time) error {
+	if _, err := t.existing(at, name); err != nil {
 		return err
 	}
-	n := nameOf(tenant, vaultKey, name)
+	n := nameOf(at, name)
 	if _, err := exec(t.ctx, t.q, setDeleted, n.tenant, n.vaultKey, n.nameKey, ms(deleted), ms(purgeAt)); err != nil {
 		return fmt.Errorf("deleting or recovering secret %s: %w", name, err)
 	}
@@ -220,11 +236,11 @@ const purgeSecret = `DELETE FROM secret WHERE tenant = $1 AND vault_key = $2 AND
 
 // Purge removes a secret with all its versions; [problem.NotFound] if there is
 // none.
-func (t *secretTx) Purge(tenant, vaultKey, name string) error {
-	if _, err := t.existing(tenant, vaultKey, name); err != nil {
+func (t *secretTx) Purge(at vault.Place, name string) error {
+	if _, err := t.existing(at, name); err != nil {
 		return err
 	}
-	n := nameOf(tenant, vaultKey, name)
+	n := nameOf(at, name)
 	if _, err := exec(t.ctx, t.q, purgeSecret, n.tenant, n.vaultKey, n.nameKey); err != nil {
 		return fmt.Errorf("purging secret %s: %w", name, err)
 	}

@@ -71,7 +71,7 @@ func (db *DB) writeOnce(ctx context.Context, ev *audit.Event, fn func(*writeTx) 
 	if err != nil {
 		return err
 	}
-	if err := appendBatch(ctx, tx, w.tenant, audit.ManagementChain, evs); err != nil {
+	if err := appendBatch(ctx, tx, w.tenant, audit.ManagementChain, evs, db.now()); err != nil {
 		return err
 	}
 	if err := db.postgres.notify(ctx, tx, heardChange); err != nil {
@@ -104,7 +104,7 @@ const nextRevision = `UPDATE tenant SET revision = revision + 1 WHERE id = $1 RE
 
 // holdChain holds the head of a chain until the commit.
 const holdChain = `
-	INSERT INTO audit_chain (tenant, chain, seq, hash) VALUES ($1, $2, 0, '')
+	INSERT INTO audit_chain (tenant, chain, seq, hash, at_ms) VALUES ($1, $2, 0, '', 0)
 	ON CONFLICT (tenant, chain) DO UPDATE SET seq = audit_chain.seq`
 
 // begin takes the tenant's next revision. A tenant that is not there is left

@@ -23,7 +23,7 @@ func (v *Vault) Delete(ctx context.Context, c access.Caller, at Place, name stri
 		}
 		s.Deleted = v.Now()
 		s.PurgeAt = s.Deleted.Add(Retention)
-		return s, tx.SetDeleted(at.Tenant, at.ID.Key(), name, s.Deleted, s.PurgeAt)
+		return s, tx.SetDeleted(at, name, s.Deleted, s.PurgeAt)
 	})
 }
 
@@ -42,7 +42,7 @@ func (v *Vault) Recover(ctx context.Context, c access.Caller, at Place, name str
 			return Secret{}, err
 		}
 		s.Deleted, s.PurgeAt = time.Time{}, time.Time{}
-		return s, tx.SetDeleted(at.Tenant, at.ID.Key(), name, s.Deleted, s.PurgeAt)
+		return s, tx.SetDeleted(at, name, s.Deleted, s.PurgeAt)
 	})
 }
 
@@ -53,7 +53,7 @@ func (v *Vault) Purge(ctx context.Context, c access.Caller, at Place, name strin
 		if err != nil {
 			return Secret{}, err
 		}
-		return s, tx.Purge(at.Tenant, at.ID.Key(), name)
+		return s, tx.Purge(at, name)
 	})
 	return err
 }
@@ -82,7 +82,7 @@ func (v *Vault) change(ctx context.Context, c access.Caller, at Place, action, n
 
 // deletedOf reads the latest version of a secret that is soft-deleted.
 func (v *Vault) deletedOf(tx Tx, at Place, name string) (Secret, error) {
-	s, err := tx.Latest(at.Tenant, at.ID.Key(), name)
+	s, err := tx.Latest(at, name)
 	if err != nil {
 		return Secret{}, said(err, name, "")
 	}

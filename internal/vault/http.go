@@ -3,6 +3,7 @@ package vault
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -55,20 +56,48 @@ func (v *Vault) Handler(s Surface) http.Handler {
 			return err
 		}
 		h.Set("X-Ms-Keyvault-Region", at.Location)
-		c, err := s.Authenticate(r.Context(), r, at.Tenant)
-		if err != nil {
-			return s.challenge(w, r, at, err)
+		q := &call{r: r, at: at, base: "https://" + r.Host}
+		q.again = func() error {
+			if q.caller, err = s.Authenticate(r.Context(), r, at.Tenant); err != nil {
+				return s.challenge(w, r, at, err)
+			}
+			return nil
 		}
-		q := &call{r: r, caller: c, at: at, base: "https://" + r.Host}
-		if err := q.readQuery(); err != nil {
+		if err := q.again(); err != nil {
 			return err
 		}
-		do, err := q.route(w, table)
-		if err != nil {
-			return err
-		}
-		return do(v, w, q)
+		return v.onRecord(q, v.serve(w, q, table))
 	})
+}
+
+// serve answers a request whose caller is known.
+func (v *Vault) serve(w http.ResponseWriter, q *call, table []route) error {
+	if err := q.readQuery(); err != nil {
+		return err
+	}
+	do, err := q.route(w, table)
+	if err != nil {
+		return err
+	}
+	return do(v, w, q)
+}
+
+// onRecord records a refusal that was come to before a right was asked for: a
+// path that leads nowhere, an api-version, a name that is none. The others are
+// on record.
+func (v *Vault) onRecord(q *call, err error) error {
+	if err == nil {
+		return nil
+	}
+	k := problem.Of(err).Kind
+	if _, ok := errors.AsType[recorded](err); ok || k == problem.Internal || k == problem.Unavailable {
+		return err
+	}
+	verb, ok := map[string]string{"GET": "read", "HEAD": "read", "PUT": "write", "PATCH": "write", "DELETE": "delete"}[q.r.Method]
+	if !ok {
+		verb = "action"
+	}
+	return v.refused(q.r.Context(), v.event(q.caller, q.at, requests+verb, q.at.ID), err)
 }
 
 // challenge says where to get a token, if that is what lacks. The SDKs read the
@@ -93,7 +122,9 @@ func (s Surface) challenge(w http.ResponseWriter, r *http.Request, at Place, err
 type call struct {
 	r      *http.Request
 	caller access.Caller
-	at     Place
+	// again authenticates the request once more.
+	again func() error
+	at    Place
 	// base is where the request's vault is, "https://demo.vault.D:8443". Key
 	// Vault is https only, also where something before us ends the TLS.
 	base          string
@@ -249,7 +280,7 @@ func getSecret(v *Vault, w http.ResponseWriter, q *call) error {
 func setSecret(v *Vault, w http.ResponseWriter, q *call) error {
 	var value Value
 	s, err := v.Set(q.r.Context(), q.caller, q.at, q.name, func() (New, error) {
-		n, err := readNew(q.r)
+		n, err := read(q, readNew)
 		value = n.Value
 		return n, err
 	})
@@ -257,6 +288,17 @@ func setSecret(v *Vault, w http.ResponseWriter, q *call) error {
 		return err
 	}
 	return q.writeSecret(w, s, &value)
+}
+
+// read reads a body, and then asks whose token the request's is once more: the
+// body may have come as slowly as the server lets it, and the identity may
+// have been deleted meanwhile.
+func read[T any](q *call, body func(*http.Request) (T, error)) (T, error) {
+	out, err := body(q.r)
+	if err == nil {
+		err = q.again()
+	}
+	return out, err
 }
 
 func readNew(r *http.Request) (New, error) {
@@ -283,7 +325,7 @@ func readNew(r *http.Request) (New, error) {
 }
 
 func updateSecret(v *Vault, w http.ResponseWriter, q *call) error {
-	s, err := v.Update(q.r.Context(), q.caller, q.at, q.name, q.version, func() (Change, error) { return readChange(q.r) })
+	s, err := v.Update(q.r.Context(), q.caller, q.at, q.name, q.version, func() (Change, error) { return read(q, readChange) })
 	if err != nil {
 		return err
 	}

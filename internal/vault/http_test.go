@@ -484,13 +484,23 @@ func TestEveryAnswerIsOnRecord(t *testing.T) {
 		{alice, "POST", "/deletedsecrets/db/recover", "", "allowed recover/action /secrets/db"},
 		{alice, "DELETE", "/deletedsecrets/db", "", "refused purge/action /secrets/db"},
 		{mallory, "DELETE", "/deletedsecrets/db", "", "denied purge/action /secrets/db"},
+		// Refused before it was clear what was asked, whoever asks.
+		{alice, "GET", "/nothing", "", "refused requests/read "},
+		{mallory, "GET", "/secrets/../db", "", "refused requests/read "},
+		{alice, "PUT", "/secrets/a_b", `{"value":"v"}`, "refused requests/write "},
+		{alice, "PATCH", "/secrets/db/1", `{}`, "refused requests/write "},
+		{alice, "DELETE", "/secrets/db?api-version=never", "", "refused requests/delete "},
+		{alice, "GET", "/secrets/db?api-version=%zz", "", "refused requests/read "},
+		{alice, "GET", "/secrets?api-version=7.4&maxresults=0", "", "refused requests/read "},
+		{alice, "POST", "/secrets/db", "", "refused requests/action "},
+		{alice, "POST", "/keys/k/create", "{}", "refused requests/action "},
 	} {
 		w.do(t, tt.token, tt.method, demoURL+tt.path, tt.body)
 		want = append(want, tt.record)
 		evs := w.events(t, tenantA)
 		var got []string
 		for _, e := range evs {
-			got = append(got, e.Outcome+" "+strings.TrimPrefix(e.Action, base)+" "+strings.TrimPrefix(e.Target, demoID))
+			got = append(got, e.Outcome+" "+strings.TrimPrefix(strings.TrimPrefix(e.Action, base), "Microsoft.KeyVault/vaults/")+" "+strings.TrimPrefix(e.Target, demoID))
 		}
 		if d := cmp.Diff(want, got); d != "" {
 			t.Fatalf("after %s %s (-want +got):\n%s", tt.method, tt.path, d)
@@ -558,8 +568,11 @@ func TestSealedValuesDoNotMove(t *testing.T) {
 	tok := w.as(t, tenantA, "alice", officer)
 	w.must(tok, "PUT", demoURL+"/secrets/mine", `{"value":"mine"}`, 200)
 	w.must(tok, "PUT", demoURL+"/secrets/theirs", `{"value":"theirs"}`, 200)
-	key := resource.MustParse(demoID).Key()
-	theirs, err := w.db.Secret(t.Context(), tenantA, key, "theirs", "")
+	at, err := w.vault.Find(t.Context(), "demo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs, err := w.db.Secret(t.Context(), tenantA, at.ID.Key(), "theirs", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -567,7 +580,7 @@ func TestSealedValuesDoNotMove(t *testing.T) {
 	ev := audit.Event{Tenant: tenantA, At: start, Action: "test", Target: "/", Outcome: audit.Allowed}
 	theirs.Name = "mine"
 	theirs.Version = strings.Repeat("0", 32)
-	if err := w.db.WriteSecrets(t.Context(), &ev, func(tx vault.Tx) error { return tx.AddVersion(tenantA, key, theirs) }); err != nil {
+	if err := w.db.WriteSecrets(t.Context(), &ev, func(tx vault.Tx) error { return tx.AddVersion(at, theirs) }); err != nil {
 		t.Fatal(err)
 	}
 	if a := w.do(t, tok, "GET", demoURL+"/secrets/mine", ""); a.status != 500 || strings.Contains(a.text, "theirs") {

@@ -10,8 +10,10 @@ import (
 
 // Place is a vault as its host name finds it.
 type Place struct {
-	Tenant   string
-	ID       resource.ID
+	Tenant string
+	ID     resource.ID
+	// UID tells the vault from one that is made anew under its name.
+	UID      string
 	Name     string
 	Location string
 }
@@ -58,20 +60,21 @@ type Store interface {
 }
 
 // Tx is a write of secrets under way. Reads lock the secret they read, so what
-// fn decides on stays true until it is committed.
+// fn decides on stays true until it is committed. Each method refuses with
+// [problem.VaultNotFound] if the vault with the UID of at is gone, also where
+// another one stands in its place: the right was to that one.
 type Tx interface {
 	// Latest returns the latest version, of a live or soft-deleted secret;
 	// [problem.NotFound] if the name was never set or was purged.
-	Latest(tenant, vaultKey, name string) (Secret, error)
+	Latest(at Place, name string) (Secret, error)
 	// Version returns one version of a live secret; [problem.NotFound].
-	Version(tenant, vaultKey, name, version string) (Secret, error)
+	Version(at Place, name, version string) (Secret, error)
 	// AddVersion makes s the latest version; it creates the secret if need be.
-	// [problem.VaultNotFound] if the vault's resource is gone.
-	AddVersion(tenant, vaultKey string, s Secret) error
+	AddVersion(at Place, s Secret) error
 	// UpdateVersion changes everything of a version but its value.
-	UpdateVersion(tenant, vaultKey string, s Secret) error
+	UpdateVersion(at Place, s Secret) error
 	// SetDeleted soft-deletes a secret, or with zero times recovers it.
-	SetDeleted(tenant, vaultKey, name string, deleted, purgeAt time.Time) error
+	SetDeleted(at Place, name string, deleted, purgeAt time.Time) error
 	// Purge removes a secret with all its versions.
-	Purge(tenant, vaultKey, name string) error
+	Purge(at Place, name string) error
 }

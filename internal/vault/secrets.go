@@ -85,7 +85,8 @@ func said(err error, name, version string) error {
 
 // Set makes a new version of the secret, and the secret if need be. body is
 // called once the right to set is sure, so that nobody without it has a body
-// read.
+// read. A body may be long in coming: body has to fail if by then c is no
+// caller any more, and the right is asked for again after it.
 func (v *Vault) Set(ctx context.Context, c access.Caller, at Place, name string, body func() (New, error)) (Secret, error) {
 	if err := CheckName(name); err != nil {
 		return Secret{}, err
@@ -98,16 +99,19 @@ func (v *Vault) Set(ctx context.Context, c access.Caller, at Place, name string,
 	if err != nil {
 		return Secret{}, v.refused(ctx, ev, err)
 	}
+	if ev, err = v.ask(ctx, c, at, actionSet, name); err != nil {
+		return Secret{}, err
+	}
 	var out Secret
 	err = v.Store.WriteSecrets(ctx, &ev, func(tx Tx) error {
 		out = made // may run more than once
-		last, err := tx.Latest(at.Tenant, at.ID.Key(), name)
+		last, err := tx.Latest(at, name)
 		switch {
 		case problem.Is(err, problem.NotFound):
 		case err != nil:
 			return err
 		case v.gone(last):
-			if err := tx.Purge(at.Tenant, at.ID.Key(), name); err != nil {
+			if err := tx.Purge(at, name); err != nil {
 				return err
 			}
 		case !last.Deleted.IsZero():
@@ -115,7 +119,7 @@ func (v *Vault) Set(ctx context.Context, c access.Caller, at Place, name string,
 		default:
 			out.Name = last.Name // its first author's case
 		}
-		return tx.AddVersion(at.Tenant, at.ID.Key(), out)
+		return tx.AddVersion(at, out)
 	})
 	if err != nil {
 		return Secret{}, v.refused(ctx, ev, fmt.Errorf("setting secret %s: %w", name, err))
@@ -253,6 +257,9 @@ func (v *Vault) Update(ctx context.Context, c access.Caller, at Place, name, ver
 	if err != nil {
 		return Secret{}, v.refused(ctx, ev, err)
 	}
+	if ev, err = v.ask(ctx, c, at, actionUpdate, name); err != nil {
+		return Secret{}, err
+	}
 	var out Secret
 	err = v.Store.WriteSecrets(ctx, &ev, func(tx Tx) error {
 		s, err := versionOf(tx, at, name, version)
@@ -264,7 +271,7 @@ func (v *Vault) Update(ctx context.Context, c access.Caller, at Place, name, ver
 		}
 		s.Updated = v.Now()
 		out = s
-		return tx.UpdateVersion(at.Tenant, at.ID.Key(), s)
+		return tx.UpdateVersion(at, s)
 	})
 	if err != nil {
 		return Secret{}, v.refused(ctx, ev, fmt.Errorf("updating secret %s: %w", name, err))
@@ -277,9 +284,9 @@ func versionOf(tx Tx, at Place, name, version string) (Secret, error) {
 	var s Secret
 	var err error
 	if version == "" {
-		s, err = tx.Latest(at.Tenant, at.ID.Key(), name)
+		s, err = tx.Latest(at, name)
 	} else {
-		s, err = tx.Version(at.Tenant, at.ID.Key(), name, version)
+		s, err = tx.Version(at, name, version)
 	}
 	if err != nil {
 		return Secret{}, said(err, name, version)

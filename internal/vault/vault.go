@@ -5,6 +5,8 @@
 //
 //   - The right is checked before anything is looked up or read. Who lacks it
 //     gets the same 403 for a secret that exists and for one that does not.
+//   - A body may come long after its headers. A write is decided before its body
+//     is read and again after, and holds only for the very vault that was found.
 //   - Nothing leaves before it is on record. A write commits with its event; a
 //     read is recorded before its answer is written; a refusal is recorded too.
 //   - nbf and exp are information for the reader, as in Azure. Only enabled:
@@ -47,6 +49,10 @@ const (
 	actionDelete   = "Microsoft.KeyVault/vaults/secrets/delete"
 	actionRecover  = "Microsoft.KeyVault/vaults/secrets/recover/action"
 	actionPurge    = "Microsoft.KeyVault/vaults/secrets/purge/action"
+
+	// requests is what is on record of a request of which nobody can say what
+	// was asked, with read, write, delete or action after it.
+	requests = "Microsoft.KeyVault/vaults/requests/"
 )
 
 // Vault is the rules of all vaults. Its methods take who asks and which vault
@@ -87,10 +93,7 @@ func (v *Vault) ask(ctx context.Context, c access.Caller, at Place, action, name
 			return audit.Event{}, fmt.Errorf("naming secret %s: %w", name, err)
 		}
 	}
-	ev := audit.Event{
-		Tenant: at.Tenant, At: v.Now(), Action: action, Target: scope.String(), Outcome: audit.Allowed,
-		Principal: c.Principal, Name: c.Name, Via: c.Via, Request: c.Request,
-	}
+	ev := v.event(c, at, action, scope)
 	d, err := v.decide(ctx, c, at, action, scope)
 	if err != nil {
 		return ev, fmt.Errorf("authorizing %s on %s: %w", action, scope, err)
@@ -109,8 +112,21 @@ func (v *Vault) ask(ctx context.Context, c access.Caller, at Place, action, name
 	if err := v.Store.Record(ctx, ev); err != nil {
 		return ev, fmt.Errorf("recording a denial: %w", err)
 	}
-	return ev, &problem.Error{Kind: problem.Denied, Detail: denial(c, at, action, scope)}
+	return ev, recorded{&problem.Error{Kind: problem.Denied, Detail: denial(c, at, action, scope)}}
 }
+
+// event begins an event that allows.
+func (v *Vault) event(c access.Caller, at Place, action string, on resource.ID) audit.Event {
+	return audit.Event{
+		Tenant: at.Tenant, At: v.Now(), Action: action, Target: on.String(), Outcome: audit.Allowed,
+		Principal: c.Principal, Name: c.Name, Via: c.Via, Request: c.Request,
+	}
+}
+
+// recorded is a refusal that is on record.
+type recorded struct{ error }
+
+func (e recorded) Unwrap() error { return e.error }
 
 func (v *Vault) decide(ctx context.Context, c access.Caller, at Place, action string, scope resource.ID) (access.Decision, error) {
 	if c.Tenant != at.Tenant {
@@ -143,7 +159,7 @@ func (v *Vault) refused(ctx context.Context, ev audit.Event, why error) error {
 	if err := v.Store.Record(ctx, ev); err != nil {
 		return fmt.Errorf("recording a refusal (%s): %w", ev.Reason, err)
 	}
-	return why
+	return recorded{why}
 }
 
 // sealing is the record that a value belongs to. Neither another vault's nor

@@ -56,11 +56,12 @@ type world struct {
 	mu      sync.Mutex
 	now     time.Time
 	callers map[string]access.Caller // by token
+	revoked map[string]bool          // tokens
 }
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{now: start, callers: map[string]access.Caller{}, path: filepath.Join(t.TempDir(), "innate.db")}
+	w := &world{now: start, callers: map[string]access.Caller{}, revoked: map[string]bool{}, path: filepath.Join(t.TempDir(), "innate.db")}
 	w.t, _ = t.(*testing.T)
 	db, err := store.Open(t.Context(), store.Config{SQLite: w.path, Chain: "test", Now: w.clock})
 	if err != nil {
@@ -186,11 +187,22 @@ func (w *world) serve(t testing.TB) {
 	}
 }
 
+// revoke makes a token one of an identity that is deleted.
+func (w *world) revoke(token string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.revoked[token] = true
+}
+
 func (w *world) authenticate(_ context.Context, r *http.Request, _ string) (access.Caller, error) {
 	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	switch c, known := w.callers[token]; {
 	case !ok:
 		return access.Caller{}, problem.Errorf(problem.Unauthenticated, "no bearer token")
+	case w.revoked[token]:
+		return access.Caller{}, problem.Errorf(problem.Revoked, "its principal is deleted")
 	case known:
 		c.Request = web.RequestID(r.Context())
 		return c, nil

@@ -27,6 +27,7 @@ func groups() []test {
 		{"JobThatEndsItsGoroutineIsAnswered", jobsMisbehave},
 		{"CloseWaitsForQueuedCommits", closeWaits},
 		{"BatchesAfterANumber", batchesAfter},
+		{"HeadsBeforeATime", chainsBefore},
 		{"ChainsVerifyUnderConcurrentWriters", chainsVerify},
 	}
 }
@@ -130,7 +131,7 @@ func jobsIsolated(t *testing.T, f *fixture) {
 		g.Go(func() error {
 			name := fmt.Sprintf("s%02d", i)
 			err := f.db.WriteSecrets(t.Context(), event(tenant, name), func(tx vault.Tx) error {
-				if err := tx.AddVersion(tenant, vaultKey, version(name, 1)); err != nil {
+				if err := tx.AddVersion(place, version(name, 1)); err != nil {
 					return err
 				}
 				switch i % 4 {
@@ -139,7 +140,7 @@ func jobsIsolated(t *testing.T, f *fixture) {
 				case 2:
 					panic("in a job")
 				case 3: // a statement that the database refuses
-					return tx.AddVersion(tenant, vaultKey, version(name, 1))
+					return tx.AddVersion(place, version(name, 1))
 				}
 				return nil
 			})
@@ -174,8 +175,8 @@ func jobsMisbehave(t *testing.T, f *fixture) {
 	f.put(node(vaultID))
 	// Ignoring a refusal of the database does not make it a success.
 	err = f.db.WriteSecrets(t.Context(), event(tenant, "ignores"), func(tx vault.Tx) error {
-		must(t, tx.AddVersion(tenant, vaultKey, version("s", 1)))
-		_ = tx.AddVersion(tenant, vaultKey, version("s", 1))
+		must(t, tx.AddVersion(place, version("s", 1)))
+		_ = tx.AddVersion(place, version("s", 1))
 		return nil
 	})
 	got, listErr := f.db.Versions(t.Context(), tenant, vaultKey, "s", "", 10)
@@ -225,6 +226,45 @@ func batchesAfter(t *testing.T, f *fixture) {
 	}
 }
 
+// chainsBefore: who reads from a time on begins behind what was committed
+// before it, in each chain, whatever times the events themselves have.
+func chainsBefore(t *testing.T, f *fixture) {
+	heads := func(at time.Time) map[string]int64 {
+		t.Helper()
+		got, err := f.db.HeadsBefore(t.Context(), tenant, at)
+		must(t, err)
+		return got
+	}
+	old := event(tenant, "shipped late")
+	old.At = noon.Add(-24 * time.Hour)
+	must(t, f.db.Record(t.Context(), *old))
+	run := f.chains(tenant)
+	begin := map[string]int64{}
+	all := map[string]int64{}
+	for name, batches := range run {
+		begin[name], all[name] = 0, int64(len(batches))
+	}
+	same(t, "before all time", heads(time.Time{}), begin)
+	same(t, "before the fixture", heads(noon.Add(-time.Hour)), begin)
+	same(t, "in time to come", heads(time.Now().Add(time.Hour)), all)
+	must(t, f.db.Record(t.Context(), *event(tenant, "a")))
+	between := time.Now().Add(time.Millisecond).Truncate(time.Millisecond)
+	for !time.Now().After(between) {
+		time.Sleep(time.Millisecond)
+	}
+	mid := heads(between)
+	must(t, f.db.Record(t.Context(), *old))
+	same(t, "the batches before do not change", heads(between), mid)
+	got, err := f.db.Batches(t.Context(), tenant, mid, 0)
+	must(t, err)
+	if len(got) != 1 || got[0].Chain == audit.ManagementChain {
+		t.Fatalf("since then there are %d batches, want the one with the late event", len(got))
+	}
+	evs, err := got[0].Events()
+	must(t, err)
+	same(t, "its event", evs[0].Action, "shipped late")
+}
+
 // chainsVerify mixes everything that records.
 func chainsVerify(t *testing.T, f *fixture) {
 	f.createTenant(other)
@@ -252,7 +292,7 @@ func chainsVerify(t *testing.T, f *fixture) {
 		})
 		g.Go(func() error {
 			for i := range each {
-				add := func(tx vault.Tx) error { return tx.AddVersion(tenant, vaultKey, version(fmt.Sprintf("s%d", w), i)) }
+				add := func(tx vault.Tx) error { return tx.AddVersion(place, version(fmt.Sprintf("s%d", w), i)) }
 				if err := f.db.WriteSecrets(t.Context(), event(of, "secret"), add); err != nil {
 					return err
 				}

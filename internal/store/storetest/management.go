@@ -309,7 +309,7 @@ func uniqueNames(t *testing.T, f *fixture) {
 	f.write(func(tx arm.Tx) error { return tx.ClaimName("storage", "main", v.ID.Key()+"2") }) // another kind
 	got, err := f.db.VaultNamed(ctx, "MAIN")
 	must(t, err)
-	same(t, "VaultNamed", got, vault.Place{Tenant: tenant, ID: v.ID, Name: "Main", Location: "north"})
+	same(t, "VaultNamed", got, vault.Place{Tenant: tenant, ID: v.ID, UID: v.UID, Name: "Main", Location: "north"})
 	_, err = f.db.VaultNamed(ctx, "none")
 	refused(t, "VaultNamed(none)", err, problem.VaultNotFound)
 	f.write(func(tx arm.Tx) error { return tx.ReleaseNames(v.ID.Key()) })

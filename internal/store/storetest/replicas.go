@@ -149,7 +149,7 @@ func mixed(t *testing.T, a, b *fixture) {
 		}
 		g.Go(func() error {
 			for i := range each {
-				add := func(tx vault.Tx) error { return tx.AddVersion(tenant, vaultKey, version("s", w*each+i)) }
+				add := func(tx vault.Tx) error { return tx.AddVersion(place, version("s", w*each+i)) }
 				if err := f.db.WriteSecrets(t.Context(), event(tenant, "secret"), add); err != nil {
 					return err
 				}
@@ -212,7 +212,7 @@ func crossing(t *testing.T, a, b *fixture) {
 			for i := range each {
 				err := f.db.WriteSecrets(t.Context(), event(tenant, "both"), func(tx vault.Tx) error {
 					for _, name := range order {
-						if err := tx.AddVersion(tenant, vaultKey, version(name, w*each+i)); err != nil {
+						if err := tx.AddVersion(place, version(name, w*each+i)); err != nil {
 							return err
 						}
 					}
@@ -245,7 +245,7 @@ func vaultRace(t *testing.T, a, b *fixture) {
 				return a.db.Write(t.Context(), event(tenant, "delete"), func(tx arm.Tx) error { return tx.DeleteResource(v.ID.Key()) })
 			}
 			return b.db.WriteSecrets(t.Context(), event(tenant, "set"), func(tx vault.Tx) error {
-				return tx.AddVersion(tenant, v.ID.Key(), version("s", 1))
+				return tx.AddVersion(vault.Place{Tenant: tenant, ID: v.ID, UID: v.UID}, version("s", 1))
 			})
 		})
 		must(t, err)

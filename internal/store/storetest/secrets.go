@@ -22,6 +22,7 @@ func secrets() []test {
 		{"SecretUpdate", secretUpdate},
 		{"SecretDeleteRecoverPurge", secretLife},
 		{"SecretNeedsItsVault", secretNeedsVault},
+		{"SecretNeedsTheVaultThatWasFound", secretNeedsItsOwnVault},
 		{"ReadOfAnUnknownNameLeavesNothing", unknownName},
 		{"ConcurrentWritersOfOneSecretKeepAllVersions", concurrentSecrets},
 		{"DecisionOnAnAbsentNameHolds", createOnce},
@@ -31,7 +32,16 @@ func secrets() []test {
 
 const vaultID = "/subscriptions/S/resourceGroups/G/providers/Microsoft.KeyVault/vaults/V"
 
-var vaultKey = id(vaultID).Key()
+var (
+	vaultKey = id(vaultID).Key()
+	place    = placeOf(vaultID)
+)
+
+// placeOf is the vault that node makes.
+func placeOf(s string) vault.Place {
+	n := node(s)
+	return vault.Place{Tenant: n.Tenant, ID: n.ID, UID: n.UID}
+}
 
 // version is version n of a secret.
 func version(name string, n int) vault.Secret {
@@ -53,7 +63,7 @@ func (f *fixture) secret(fn func(tx vault.Tx) error) {
 func (f *fixture) add(ss ...vault.Secret) {
 	f.t.Helper()
 	f.secret(func(tx vault.Tx) error {
-		return each(ss, func(s vault.Secret) error { return tx.AddVersion(tenant, vaultKey, s) })
+		return each(ss, func(s vault.Secret) error { return tx.AddVersion(place, s) })
 	})
 }
 
@@ -86,13 +96,13 @@ func secretRoundTrip(t *testing.T, f *fixture) {
 		refused(t, "Secret", err, problem.NotFound)
 	}
 	f.secret(func(tx vault.Tx) error {
-		got, err := tx.Latest(tenant, vaultKey, "db")
+		got, err := tx.Latest(place, "db")
 		must(t, err)
 		same(t, "Latest within a write", got, second)
-		got, err = tx.Version(tenant, vaultKey, "db", first.Version)
+		got, err = tx.Version(place, "db", first.Version)
 		must(t, err)
 		same(t, "Version within a write", got, first)
-		_, err = tx.Version(tenant, vaultKey, "db", "none")
+		_, err = tx.Version(place, "db", "none")
 		refused(t, "Version(none)", err, problem.NotFound)
 		return nil
 	})
@@ -107,10 +117,10 @@ func secretNamesFold(t *testing.T, f *fixture) {
 	same(t, "first author's spelling", got.Name, "Db-Password")
 	same(t, "version", got.Version, version("", 2).Version)
 	f.secret(func(tx vault.Tx) error {
-		if _, err := tx.Latest(tenant, vaultKey, "NEW"); !problem.Is(err, problem.NotFound) {
+		if _, err := tx.Latest(place, "NEW"); !problem.Is(err, problem.NotFound) {
 			return err
 		}
-		return tx.AddVersion(tenant, vaultKey, version("New", 1))
+		return tx.AddVersion(place, version("New", 1))
 	})
 	got, err = f.db.Secret(t.Context(), tenant, vaultKey, "new", "")
 	must(t, err)
@@ -177,10 +187,10 @@ func secretUpdate(t *testing.T, f *fixture) {
 		change.Name, change.Sealed = "S", []byte("another")
 		none := change
 		none.Version = "none"
-		refused(t, "UpdateVersion(none)", tx.UpdateVersion(tenant, vaultKey, none), problem.NotFound)
+		refused(t, "UpdateVersion(none)", tx.UpdateVersion(place, none), problem.NotFound)
 		none.Name = "none"
-		refused(t, "UpdateVersion(no secret)", tx.UpdateVersion(tenant, vaultKey, none), problem.NotFound)
-		return tx.UpdateVersion(tenant, vaultKey, change)
+		refused(t, "UpdateVersion(no secret)", tx.UpdateVersion(place, none), problem.NotFound)
+		return tx.UpdateVersion(place, change)
 	})
 	got, err := f.db.Secret(t.Context(), tenant, vaultKey, "s", s.Version)
 	must(t, err)
@@ -192,7 +202,7 @@ func secretLife(t *testing.T, f *fixture) {
 	f.put(node(vaultID))
 	f.add(version("s", 1), version("live", 1))
 	gone, due := noon.Add(time.Hour), noon.Add(48*time.Hour)
-	f.secret(func(tx vault.Tx) error { return tx.SetDeleted(tenant, vaultKey, "S", gone, due) })
+	f.secret(func(tx vault.Tx) error { return tx.SetDeleted(place, "S", gone, due) })
 	_, err := f.db.Secret(ctx, tenant, vaultKey, "s", "")
 	refused(t, "Secret(deleted)", err, problem.NotFound)
 	_, err = f.db.Secret(ctx, tenant, vaultKey, "s", version("", 1).Version)
@@ -215,52 +225,83 @@ func secretLife(t *testing.T, f *fixture) {
 		return err
 	})
 	f.secret(func(tx vault.Tx) error {
-		got, err := tx.Latest(tenant, vaultKey, "s")
+		got, err := tx.Latest(place, "s")
 		must(t, err)
 		same(t, "Latest of a deleted secret", got.Deleted, gone)
-		_, err = tx.Version(tenant, vaultKey, "s", got.Version)
+		_, err = tx.Version(place, "s", got.Version)
 		refused(t, "Version of a deleted secret", err, problem.NotFound)
-		refused(t, "UpdateVersion of a deleted secret", tx.UpdateVersion(tenant, vaultKey, got), problem.NotFound)
-		refused(t, "AddVersion to a deleted secret", tx.AddVersion(tenant, vaultKey, version("s", 2)), problem.DeletedRecoverable)
-		return tx.SetDeleted(tenant, vaultKey, "s", time.Time{}, time.Time{})
+		refused(t, "UpdateVersion of a deleted secret", tx.UpdateVersion(place, got), problem.NotFound)
+		refused(t, "AddVersion to a deleted secret", tx.AddVersion(place, version("s", 2)), problem.DeletedRecoverable)
+		return tx.SetDeleted(place, "s", time.Time{}, time.Time{})
 	})
 	got, err := f.db.Secret(ctx, tenant, vaultKey, "s", "")
 	must(t, err)
 	same(t, "recovered", got, version("s", 1))
 	f.secret(func(tx vault.Tx) error {
-		refused(t, "SetDeleted(none)", tx.SetDeleted(tenant, vaultKey, "none", gone, due), problem.NotFound)
-		refused(t, "Purge(none)", tx.Purge(tenant, vaultKey, "none"), problem.NotFound)
-		return tx.Purge(tenant, vaultKey, "S")
+		refused(t, "SetDeleted(none)", tx.SetDeleted(place, "none", gone, due), problem.NotFound)
+		refused(t, "Purge(none)", tx.Purge(place, "none"), problem.NotFound)
+		return tx.Purge(place, "S")
 	})
 	f.secret(func(tx vault.Tx) error {
-		_, err := tx.Latest(tenant, vaultKey, "s")
+		_, err := tx.Latest(place, "s")
 		refused(t, "Latest(purged)", err, problem.NotFound)
-		return tx.AddVersion(tenant, vaultKey, version("S", 1)) // as if it had never been
+		return tx.AddVersion(place, version("S", 1)) // as if it had never been
 	})
 	same(t, "made again", secretNames(listed(false)), []string{"live", "S"})
 }
 
 func secretNeedsVault(t *testing.T, f *fixture) {
-	add := func(tx vault.Tx) error { return tx.AddVersion(tenant, vaultKey, version("s", 1)) }
+	add := func(tx vault.Tx) error { return tx.AddVersion(place, version("s", 1)) }
 	refused(t, "AddVersion without a vault", f.db.WriteSecrets(t.Context(), event(tenant, "add"), add), problem.VaultNotFound)
 	f.secret(func(tx vault.Tx) error {
-		_, err := tx.Latest(tenant, vaultKey, "s")
-		refused(t, "Latest without a vault", err, problem.NotFound)
+		_, err := tx.Latest(place, "s")
+		refused(t, "Latest without a vault", err, problem.VaultNotFound)
 		return nil
 	})
 	f.put(node(vaultID))
 	f.add(version("s", 1))
 	gone := func(tx arm.Tx) error { return tx.DeleteResource(vaultKey) }
 	refused(t, "deleting a vault under its secrets", f.db.Write(t.Context(), event(tenant, "delete"), gone), problem.Conflict)
-	f.secret(func(tx vault.Tx) error { return tx.Purge(tenant, vaultKey, "s") })
+	f.secret(func(tx vault.Tx) error { return tx.Purge(place, "s") })
 	f.write(gone)
 	refused(t, "AddVersion to a deleted vault", f.db.WriteSecrets(t.Context(), event(tenant, "add"), add), problem.VaultNotFound)
+}
+
+// secretNeedsItsOwnVault: a right to a vault is none to the one that is made
+// anew under its name.
+func secretNeedsItsOwnVault(t *testing.T, f *fixture) {
+	f.put(node(vaultID))
+	f.write(func(tx arm.Tx) error { return tx.DeleteResource(vaultKey) })
+	anew := node(vaultID)
+	anew.UID = "another uid"
+	f.put(anew)
+	now := place
+	now.UID = anew.UID
+	f.secret(func(tx vault.Tx) error { return tx.AddVersion(now, version("s", 1)) })
+	for _, then := range []vault.Place{place, {Tenant: place.Tenant, ID: place.ID}} {
+		for what, do := range map[string]func(vault.Tx) error{
+			"AddVersion":    func(tx vault.Tx) error { return tx.AddVersion(then, version("s", 2)) },
+			"a new secret":  func(tx vault.Tx) error { return tx.AddVersion(then, version("new", 1)) },
+			"UpdateVersion": func(tx vault.Tx) error { return tx.UpdateVersion(then, version("s", 1)) },
+			"SetDeleted":    func(tx vault.Tx) error { return tx.SetDeleted(then, "s", noon, noon) },
+			"Purge":         func(tx vault.Tx) error { return tx.Purge(then, "s") },
+			"Latest":        func(tx vault.Tx) error { _, err := tx.Latest(then, "s"); return err },
+			"Version":       func(tx vault.Tx) error { _, err := tx.Version(then, "s", version("", 1).Version); return err },
+		} {
+			err := f.db.WriteSecrets(t.Context(), event(tenant, "late"), do)
+			refused(t, what+" in another vault of the name, UID "+then.UID, err, problem.VaultNotFound)
+		}
+	}
+	got, err := f.db.Secrets(t.Context(), tenant, vaultKey, false, "", 0)
+	must(t, err)
+	same(t, "the other vault's secrets", secretNames(got), []string{"s"})
+	same(t, "on record", len(f.actions(tenant)), 0)
 }
 
 func unknownName(t *testing.T, f *fixture) {
 	f.put(node(vaultID))
 	f.secret(func(tx vault.Tx) error {
-		_, err := tx.Latest(tenant, vaultKey, "asked")
+		_, err := tx.Latest(place, "asked")
 		refused(t, "Latest", err, problem.NotFound)
 		return nil
 	})
@@ -283,7 +324,7 @@ func concurrentSecrets(t *testing.T, f *fixture) {
 	for w := range writers {
 		g.Go(func() error {
 			for i := range each {
-				add := func(tx vault.Tx) error { return tx.AddVersion(tenant, vaultKey, version("one", w*each+i)) }
+				add := func(tx vault.Tx) error { return tx.AddVersion(place, version("one", w*each+i)) }
 				if err := f.db.WriteSecrets(t.Context(), event(tenant, "add"), add); err != nil {
 					return err
 				}
@@ -315,14 +356,14 @@ var errPresent = errors.New("it is there")
 
 func createIfAbsent(n int) func(tx vault.Tx) error {
 	return func(tx vault.Tx) error {
-		_, err := tx.Latest(tenant, vaultKey, "once")
+		_, err := tx.Latest(place, "once")
 		if err == nil {
 			return errPresent
 		}
 		if !problem.Is(err, problem.NotFound) {
 			return err
 		}
-		return tx.AddVersion(tenant, vaultKey, version("once", n))
+		return tx.AddVersion(place, version("once", n))
 	}
 }
 
@@ -353,9 +394,9 @@ func sweepSecrets(t *testing.T, f *fixture) {
 	}
 	f.add(version("young", 1), version("live", 1), version("kept", 1))
 	f.secret(func(tx vault.Tx) error {
-		err := each(numbered("OLD", 150), func(name string) error { return tx.SetDeleted(tenant, vaultKey, name, noon, noon.Add(time.Hour)) })
-		return errors.Join(err, tx.SetDeleted(tenant, vaultKey, "young", noon, noon.Add(2*time.Hour)),
-			tx.SetDeleted(tenant, vaultKey, "kept", noon, time.Time{}))
+		err := each(numbered("OLD", 150), func(name string) error { return tx.SetDeleted(place, name, noon, noon.Add(time.Hour)) })
+		return errors.Join(err, tx.SetDeleted(place, "young", noon, noon.Add(2*time.Hour)),
+			tx.SetDeleted(place, "kept", noon, time.Time{}))
 	})
 	must(t, f.db.Sweep(t.Context(), noon.Add(time.Hour)))
 	got, err := f.db.Secrets(t.Context(), tenant, vaultKey, true, "", 0)

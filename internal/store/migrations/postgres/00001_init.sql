@@ -192,9 +192,12 @@ CREATE TABLE audit_chain (
 	chain  TEXT COLLATE "C" NOT NULL,
 	seq    BIGINT  NOT NULL,
 	hash   TEXT COLLATE "C" NOT NULL,
+	at_ms  BIGINT  NOT NULL,
 	PRIMARY KEY (tenant, chain)
 );
 
+-- at_ms is when the batch was committed; it never falls within a chain. It is
+-- for finding a place in the record, and no part of what is hashed.
 CREATE TABLE audit_batch (
 	tenant TEXT COLLATE "C" NOT NULL,
 	chain  TEXT COLLATE "C" NOT NULL,
@@ -202,5 +205,7 @@ CREATE TABLE audit_batch (
 	prev   TEXT COLLATE "C" NOT NULL,
 	hash   TEXT COLLATE "C" NOT NULL,
 	body   BYTEA   NOT NULL,
+	at_ms  BIGINT  NOT NULL,
 	PRIMARY KEY (tenant, chain, seq)
 );
+CREATE UNIQUE INDEX audit_batch_at ON audit_batch (tenant, chain, at_ms, seq);

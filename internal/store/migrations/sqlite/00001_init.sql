@@ -191,9 +191,12 @@ CREATE TABLE audit_chain (
 	chain  TEXT    NOT NULL,
 	seq    INTEGER NOT NULL,
 	hash   TEXT    NOT NULL,
+	at_ms  INTEGER NOT NULL,
 	PRIMARY KEY (tenant, chain)
 ) STRICT;
 
+-- at_ms is when the batch was committed; it never falls within a chain. It is
+-- for finding a place in the record, and no part of what is hashed.
 CREATE TABLE audit_batch (
 	tenant TEXT    NOT NULL,
 	chain  TEXT    NOT NULL,
@@ -201,5 +204,7 @@ CREATE TABLE audit_batch (
 	prev   TEXT    NOT NULL,
 	hash   TEXT    NOT NULL,
 	body   BLOB    NOT NULL,
+	at_ms  INTEGER NOT NULL,
 	PRIMARY KEY (tenant, chain, seq)
 ) STRICT;
+CREATE UNIQUE INDEX audit_batch_at ON audit_batch (tenant, chain, at_ms, seq);
