@@ -32,7 +32,6 @@ It prints what to try and, when everything is up, a line that begins with "ready
 	c.Flags().StringVar(&opt.Domain, "domain", "innate.localhost", "parent of all host names")
 	c.Flags().BoolVar(&opt.Reset, "reset", false, "start over: delete innate dev's own files in the data folder, secrets included; other files stay")
 	c.Flags().BoolVar(&opt.NoSample, "no-sample", false, "make no sample (ops is made all the same)")
-	c.Flags().BoolVar(&opt.NoIMDS, "no-imds", false, "open no ports in the shape of IMDS, which answer programs of every user of this machine")
 	c.Flags().BoolVar(&opt.WriteHosts, "write-hosts", false, "keep a marked block in the hosts file while running (needs root)")
 	return c
 }

@@ -37,7 +37,7 @@ func runCommand(f *flags) *cobra.Command {
 The program gets the variables by which SDKs find managed identities, trust in the local CA (Go, Node, Python,
 curl) and, with innate dev, names that resolve without touching the hosts file. Its secret for the local
 endpoint is its own and ends with it. Exit code, signals and standard streams are the program's.`,
-		Example:               "  innate run vm1 -- curl -s https://demo.vault.innate.localhost:8443/\n  innate run ops -- innate token --resource https://management.azure.com/",
+		Example:               "  innate run vm1 -- curl -s https://demo.vault.innate.localhost:8443/\n  innate run ops -- terraform plan",
 		DisableFlagsInUseLine: true, // what follows NAME is the command's
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(command(args)) == 0 {

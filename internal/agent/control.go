@@ -108,7 +108,7 @@ func (a *Agent) serveStart(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer release()
-	resp := StartResponse{Endpoint: "http://" + a.AppAddr() + metadata.PathAppService, Header: header, IMDS: a.imdsFor(req.Resource)}
+	resp := StartResponse{Endpoint: "http://" + a.AppAddr() + metadata.PathAppService, Header: header, IMDS: a.imdsFor(req.Resource, ev)}
 	if err := json.NewEncoder(w).Encode(resp); err != nil {
 		return nil // gone already, and so is the start
 	}
@@ -136,16 +136,16 @@ func readStart(r *http.Request) (StartRequest, error) {
 	return req, nil
 }
 
-// imdsFor returns the address of a door that answers every local caller as
+// imdsFor returns the address of a door that answers programs of this user as
 // workload, or "".
-func (a *Agent) imdsFor(workload string) string {
+func (a *Agent) imdsFor(workload string, by evidence.Evidence) string {
 	a.feed.mu.Lock()
 	placements := a.feed.placements.Placements
 	a.feed.mu.Unlock()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, d := range a.doors {
-		ev := evidence.Evidence{Door: d.Name()}
+		ev := evidence.Evidence{Door: d.Name(), Selectors: by.Selectors}
 		p, err := pick(placements, func(p fleetapi.Placement) bool { return admits(p, ev) })
 		if err == nil && sameResource(p.Resource, workload) {
 			return "http://" + d.Addr()

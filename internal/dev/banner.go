@@ -65,9 +65,6 @@ func (d *dev) banner() {
 		p("  vault %-10s %s", n, d.in.Vaults[n])
 	}
 	p("  data             %s", d.dir)
-	if doors := d.doors(); len(doors) > 0 {
-		p("  note             programs of every user of this machine can ask for tokens as %s, by port (--no-imds: none can)", strings.Join(doors, ", "))
-	}
 	if lines := d.try(); len(lines) > 0 {
 		p("")
 		p("Try, in a second terminal:")
@@ -77,17 +74,6 @@ func (d *dev) banner() {
 	}
 	p("")
 	p("ready: %s", d.dir)
-}
-
-// doors are the sample's resources that answer whoever connects.
-func (d *dev) doors() []string {
-	var out []string
-	for _, s := range samples {
-		if d.in.Resources[s.name].Env["AZURE_POD_IDENTITY_AUTHORITY_HOST"] != "" {
-			out = append(out, s.name)
-		}
-	}
-	return out
 }
 
 // try are commands that work, with what is there.

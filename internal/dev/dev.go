@@ -36,8 +36,6 @@ type Options struct {
 	Reset      bool
 	NoSample   bool
 	WriteHosts bool
-	// NoIMDS opens no door in the shape of IMDS.
-	NoIMDS bool
 	// HostsFile is the hosts file; "/etc/hosts" if empty.
 	HostsFile string
 	// Out gets the banner.
@@ -268,9 +266,7 @@ func (d *dev) startAgent(ctx context.Context) error {
 		},
 	}
 	for _, s := range samples {
-		if s.door && !d.opt.NoIMDS {
-			cfg.Doors = append(cfg.Doors, agent.DoorConfig{Name: s.name, Listen: "127.0.0.1:0"})
-		}
+		cfg.Doors = append(cfg.Doors, agent.DoorConfig{Name: s.name, Listen: "127.0.0.1:0"})
 	}
 	a, err := agent.New(cfg)
 	if err != nil {

@@ -5,9 +5,9 @@
 //
 // Everything is under one data folder, mode 0700. Who can read the folder is
 // the owner of the installation: the agent's control socket and dev.json let
-// them act as any of the sample's resources. Programs of other users can do
-// less, but not nothing: a door of vm1, vm2 and app1 answers whoever connects
-// to its port (--no-imds opens none). ops, the owner, has no door.
+// them act as any of the sample's resources. Each resource has a loopback port
+// too, which answers programs of the same user alone, by what the kernel says
+// of who connected.
 package dev
 
 import (

@@ -28,17 +28,14 @@ const (
 	roleSecretsOfficer = "b86a8fe4-44ce-4948-aee5-eccb2c155cd7"
 )
 
-// samples are the sample's workloads, each with its type. A door is a loopback
-// port that answers every local program as the workload, for clients that can
-// send no header of ours: the owner of everything has none.
-var samples = []struct {
-	name, typ string
-	door      bool
-}{
-	{"vm1", "Microsoft.Compute/virtualMachines", true},
-	{"vm2", "Microsoft.Compute/virtualMachines", true},
-	{"app1", "Microsoft.Web/sites", true},
-	{owner, "Innate.Build/agentPools", false},
+// samples are the sample's workloads, each with its type. Each has a door of its
+// own, a loopback port that answers this user's programs as the workload, for
+// clients that can send no header of ours.
+var samples = []struct{ name, typ string }{
+	{"vm1", "Microsoft.Compute/virtualMachines"},
+	{"vm2", "Microsoft.Compute/virtualMachines"},
+	{"app1", "Microsoft.Web/sites"},
+	{owner, "Innate.Build/agentPools"},
 }
 
 const (
@@ -101,7 +98,7 @@ func greet(ctx context.Context, s *server.Server, c access.Caller) error {
 }
 
 // place puts the sample's workloads on this machine: each may be started by
-// the user who runs innate dev, and answers at its own door if it has one.
+// the user who runs innate dev, and answers that user at its own door.
 func place(ctx context.Context, s *server.Server, b server.Bootstrapped) error {
 	w := &server.Builder{Server: s, Caller: access.SystemCaller(b.Tenant, "sample")}
 	for _, x := range samples {
@@ -114,10 +111,7 @@ func place(ctx context.Context, s *server.Server, b server.Bootstrapped) error {
 		if err := w.Place(ctx, b.Host, "run-"+x.name, "run", uidSelector(), id); err != nil {
 			return err
 		}
-		if !x.door {
-			continue
-		}
-		if err := w.Place(ctx, b.Host, x.name, x.name, nil, id); err != nil {
+		if err := w.Place(ctx, b.Host, x.name, x.name, uidSelector(), id); err != nil {
 			return err
 		}
 	}

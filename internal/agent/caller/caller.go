@@ -3,9 +3,10 @@
 // What a newcomer would get wrong: evidence is what the kernel wrote down when
 // the connection was made, not what is true now. SO_PEERCRED is such a record:
 // a process that changes its user, executes another program or dies after
-// connecting leaves it as it was. A TCP connection over loopback has no such
-// record; what can be looked up about it afterwards is no evidence, so none is
-// claimed: only its door speaks for it.
+// connecting leaves it as it was. Of a TCP connection over loopback the kernel
+// can only be asked afterwards who owns the other socket, and a socket that was
+// closed meanwhile is reported as root's: so only a connected socket that
+// somebody still holds counts.
 package caller
 
 import (
@@ -16,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/innate-id/innate/internal/evidence"
@@ -23,7 +25,9 @@ import (
 
 // Identify returns the evidence about conn's peer, which came in through the
 // named door. Peers of a unix socket have user and group ([evidence.GradeKernel]);
-// peers of a loopback TCP socket have nothing ([evidence.GradeNone]).
+// peers of a loopback TCP socket have the user who made it
+// ([evidence.GradeAfter]), or nothing where the kernel does not say
+// ([evidence.GradeNone]).
 func Identify(conn net.Conn, door string) (evidence.Evidence, error) {
 	ev := evidence.Evidence{Door: door, Grade: evidence.GradeNone}
 	switch c := conn.(type) {
@@ -38,10 +42,38 @@ func Identify(conn net.Conn, door string) (evidence.Evidence, error) {
 		if !ok || !addr.IP.IsLoopback() {
 			return evidence.Evidence{}, fmt.Errorf("peer %v is not on this host", c.RemoteAddr())
 		}
+		if uid, ok := socketOwner(c); ok {
+			ev.Grade, ev.Selectors = evidence.GradeAfter, userSelectors(uid)
+		}
 	default:
 		return evidence.Evidence{}, fmt.Errorf("connection of type %T carries no evidence", conn)
 	}
 	return ev, nil
+}
+
+// tcpEstablished is a connected socket's state (Linux, net/tcp_states.h).
+const tcpEstablished = 1
+
+// socketOwner asks the kernel (sock_diag(7)) who made the peer's socket. ok is
+// false when it is closed or orphaned: such a one has no owner any more, and
+// the kernel says 0. The user is read before the inode, so that one orphaned
+// in between is seen to be.
+func socketOwner(c *net.TCPConn) (uid uint32, ok bool) {
+	s, err := netlink.SocketGet(c.RemoteAddr(), c.LocalAddr()) // as the peer has them
+	if err != nil || s.State != tcpEstablished || s.INode == 0 {
+		return 0, false
+	}
+	return s.UID, true
+}
+
+// userSelectors are a user by number, and by name where there is one.
+func userSelectors(uid uint32) []evidence.Selector {
+	u := strconv.FormatUint(uint64(uid), 10)
+	out := []evidence.Selector{evidence.Selector("unix:uid:" + u)}
+	if found, err := user.LookupId(u); err == nil && plain(found.Username) {
+		out = append(out, evidence.Selector("unix:user:"+found.Username))
+	}
+	return out
 }
 
 func peerCred(c *net.UnixConn) (*unix.Ucred, error) {
@@ -69,11 +101,8 @@ func peerCred(c *net.UnixConn) (*unix.Ucred, error) {
 // selectors are the peer's user and group by number, and by name where the
 // host's own user database has one.
 func selectors(uid, gid uint32) []evidence.Selector {
-	u, g := strconv.FormatUint(uint64(uid), 10), strconv.FormatUint(uint64(gid), 10)
-	out := []evidence.Selector{evidence.Selector("unix:uid:" + u), evidence.Selector("unix:gid:" + g)}
-	if found, err := user.LookupId(u); err == nil && plain(found.Username) {
-		out = append(out, evidence.Selector("unix:user:"+found.Username))
-	}
+	g := strconv.FormatUint(uint64(gid), 10)
+	out := append(userSelectors(uid), evidence.Selector("unix:gid:"+g))
 	if found, err := user.LookupGroupId(g); err == nil && plain(found.Name) {
 		out = append(out, evidence.Selector("unix:group:"+found.Name))
 	}

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -74,9 +76,7 @@ func TestUnixPeerIsKnownByUserAndGroup(t *testing.T) {
 // that it ends, changes nothing.
 func TestEvidenceIsOfTheMomentOfConnecting(t *testing.T) {
 	t.Parallel()
-	if os.Getuid() != 0 {
-		t.Skip("becoming another user takes root")
-	}
+	needRoot(t)
 	const uid, gid = 12345, 23456
 	path := socket(t)
 	ended := make(chan struct{})
@@ -122,17 +122,85 @@ func as(t *testing.T, gid, uid uintptr) {
 	}
 }
 
-func TestLoopbackPeerIsNobodyInParticular(t *testing.T) {
+func TestLoopbackPeerIsKnownByItsUser(t *testing.T) {
 	t.Parallel()
-	conn := accept(t, "tcp", "127.0.0.1:0", func(addr string) {
-		if c, err := net.Dial("tcp", addr); err == nil {
-			t.Cleanup(func() { c.Close() })
+	for _, addr := range []string{"127.0.0.1:0", "[::1]:0"} {
+		conn := accept(t, "tcp", addr, func(addr string) {
+			if c, err := net.Dial("tcp", addr); err == nil {
+				t.Cleanup(func() { c.Close() })
+			}
+		})
+		ev, err := caller.Identify(conn, "main")
+		me := evidence.Selector("unix:uid:" + strconv.Itoa(os.Getuid()))
+		if err != nil || ev.Door != "main" || ev.Grade != evidence.GradeAfter || !ev.Matches([]evidence.Selector{me}) {
+			t.Errorf("Identify at %s = %+v, %v; want the door and %s", addr, ev, err, me)
 		}
-	})
-	ev, err := caller.Identify(conn, "main")
-	if err != nil || ev.Door != "main" || ev.Grade != evidence.GradeNone || len(ev.Selectors) != 0 {
-		t.Errorf("Identify = %+v, %v; want only the door", ev, err)
 	}
+}
+
+// TestOrphanedSocketIsNotRoots: the kernel reports a socket that nobody holds
+// any more as user 0's. Who closes it in time must not be taken for root.
+func TestOrphanedSocketIsNotRoots(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	const uid, gid = 12345, 23456
+	for name, leave := range map[string]func(fd int){
+		"open":   func(int) {},
+		"shut":   func(fd int) { _ = unix.Shutdown(fd, unix.SHUT_WR) },
+		"closed": func(fd int) { unix.Close(fd) },
+		"reset": func(fd int) {
+			_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+			unix.Close(fd)
+		},
+	} {
+		ended := make(chan struct{})
+		conn := accept(t, "tcp", "127.0.0.1:0", func(addr string) {
+			defer close(ended)
+			to, err := net.ResolveTCPAddr("tcp", addr)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			runtime.LockOSThread() // and never unlocked: the thread is another user's from here on
+			as(t, gid, uid)
+			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if name == "open" || name == "shut" {
+				t.Cleanup(func() { unix.Close(fd) })
+			}
+			if err := unix.Connect(fd, &unix.SockaddrInet4{Port: to.Port, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+				t.Error(err)
+			}
+			leave(fd)
+		})
+		<-ended
+		ev, err := caller.Identify(conn, "main")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want []evidence.Selector
+		if name == "open" {
+			want = []evidence.Selector{"unix:uid:12345"}
+		}
+		if !slices.Equal(ev.Selectors, want) || (ev.Grade == evidence.GradeAfter) != (want != nil) {
+			t.Errorf("a socket of user 12345, %s: %+v, want selectors %v", name, ev, want)
+		}
+	}
+}
+
+// needRoot fails where a test needs root, unless INNATE_SKIP names it.
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Getuid() == 0 {
+		return
+	}
+	if slices.Contains(strings.Split(os.Getenv("INNATE_SKIP"), ","), "root") {
+		t.Skip("INNATE_SKIP says to go without root")
+	}
+	t.Fatal("becoming another user takes root: run the tests as root, or set INNATE_SKIP=root")
 }
 
 func TestUnknownConnectionsAreNotIdentified(t *testing.T) {
