@@ -76,7 +76,7 @@ func (a *API) PutRoleAssignment(ctx context.Context, c access.Caller, id resourc
 func (a *API) assignment(c access.Caller, id resource.ID, b assignmentBody) (RoleAssignment, error) {
 	p := b.Properties
 	if _, err := uuid.Parse(id.Name()); err != nil || len(id.Name()) != 36 {
-		return RoleAssignment{}, problem.Errorf(problem.Invalid, "The role assignment ID '%s' is not valid. The role assignment ID must be a GUID.", clip(id.Name()))
+		return RoleAssignment{}, problem.Errorf(problem.Invalid, "The role assignment ID '%s' is not valid. The role assignment ID must be a GUID.", problem.Clip(id.Name()))
 	}
 	if p.Condition != nil || p.ConditionVersion != nil || p.DelegatedIdentity != nil {
 		return RoleAssignment{}, problem.Errorf(problem.NotSupported, "Role assignments with 'condition' or 'delegatedManagedIdentityResourceId' are not supported in this version; leave them out or assign a narrower role.")
@@ -85,7 +85,7 @@ func (a *API) assignment(c access.Caller, id resource.ID, b assignmentBody) (Rol
 		return RoleAssignment{}, problem.Errorf(problem.Invalid, "The request content needs 'properties.roleDefinitionId' and 'properties.principalId'.")
 	}
 	if _, err := uuid.Parse(p.PrincipalID); err != nil || len(p.PrincipalID) != 36 {
-		return RoleAssignment{}, problem.Errorf(problem.Invalid, "The member 'properties.principalId' is '%s'; an object id (a GUID) was expected.", clip(p.PrincipalID))
+		return RoleAssignment{}, problem.Errorf(problem.Invalid, "The member 'properties.principalId' is '%s'; an object id (a GUID) was expected.", problem.Clip(p.PrincipalID))
 	}
 	if len(p.Description) > 2048 {
 		return RoleAssignment{}, problem.Errorf(problem.Invalid, "The member 'properties.description' is over 2048 bytes long.")
@@ -109,11 +109,11 @@ func (a *API) assignment(c access.Caller, id resource.ID, b assignmentBody) (Rol
 func roleNamed(definition string) (access.Role, error) {
 	id, err := resource.Parse(definition)
 	if err != nil || !strings.EqualFold(id.Type(), typeDefinition) {
-		return access.Role{}, problem.Errorf(problem.Invalid, "The member 'properties.roleDefinitionId' is '%s'; /subscriptions/{id}/providers/Microsoft.Authorization/roleDefinitions/{guid} was expected.", clip(definition))
+		return access.Role{}, problem.Errorf(problem.Invalid, "The member 'properties.roleDefinitionId' is '%s'; /subscriptions/{id}/providers/Microsoft.Authorization/roleDefinitions/{guid} was expected.", problem.Clip(definition))
 	}
 	role, ok := access.BuiltIn(strings.ToLower(id.Name()))
 	if !ok {
-		return access.Role{}, problem.Errorf(problem.RoleNotFound, "The specified role definition with ID '%s' does not exist.", clip(id.Name()))
+		return access.Role{}, problem.Errorf(problem.RoleNotFound, "The specified role definition with ID '%s' does not exist.", problem.Clip(id.Name()))
 	}
 	return role, nil
 }
@@ -288,7 +288,7 @@ func (a *API) RoleDefinition(ctx context.Context, c access.Caller, id resource.I
 	}
 	role, ok := access.BuiltIn(strings.ToLower(id.Name()))
 	if !ok {
-		return nil, a.refuse(ctx, ev, problem.Errorf(problem.RoleNotFound, "The specified role definition with ID '%s' does not exist.", clip(id.Name())))
+		return nil, a.refuse(ctx, ev, problem.Errorf(problem.RoleNotFound, "The specified role definition with ID '%s' does not exist.", problem.Clip(id.Name())))
 	}
 	if err := a.Store.Record(ctx, ev); err != nil {
 		return nil, fmt.Errorf("recording a read: %w", err)

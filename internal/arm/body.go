@@ -56,10 +56,10 @@ func walk(dec *json.Decoder, depth int) error {
 			}
 			name, _ := tok.(string) // between { and } it is a member's name
 			if !ascii(name) && ascii(fold(name)) {
-				return problem.Errorf(problem.Invalid, "The request content has the member '%s', whose letters are ASCII only where case does not count; write it in ASCII.", clip(name))
+				return problem.Errorf(problem.Invalid, "The request content has the member '%s', whose letters are ASCII only where case does not count; write it in ASCII.", problem.Clip(name))
 			}
 			if other, dup := seen[fold(name)]; dup {
-				return problem.Errorf(problem.Invalid, "The request content has '%s' and '%s', which are one member.", clip(other), clip(name))
+				return problem.Errorf(problem.Invalid, "The request content has '%s' and '%s', which are one member.", problem.Clip(other), problem.Clip(name))
 			}
 			seen[fold(name)] = name
 		}
@@ -169,20 +169,13 @@ func cleanTags(raw json.RawMessage) error {
 	}
 	for k, v := range tags {
 		if v == nil {
-			return problem.Errorf(problem.Invalid, "The tag '%s' is null; a string was expected. To remove a tag, send the tags without it.", clip(k))
+			return problem.Errorf(problem.Invalid, "The tag '%s' is null; a string was expected. To remove a tag, send the tags without it.", problem.Clip(k))
 		}
 		if k == "" || len(k) > 512 || len(*v) > 256 {
-			return problem.Errorf(problem.Invalid, "The tag '%s' is out of bounds: names have 1 to 512 characters, values at most 256.", clip(k))
+			return problem.Errorf(problem.Invalid, "The tag '%s' is out of bounds: names have 1 to 512 characters, values at most 256.", problem.Clip(k))
 		}
 	}
 	return nil
-}
-
-func clip(s string) string {
-	if len(s) > 80 {
-		return s[:80] + "..."
-	}
-	return s
 }
 
 // properties returns the members of the member properties, each as the client

@@ -107,7 +107,7 @@ func (a *API) List(ctx context.Context, c access.Caller, parent resource.ID, typ
 				return List{}, err
 			}
 			if _, err = a.typeOf(probe); err == nil { // a filter that is no type, but with a name behind it ends in one
-				err = problem.Errorf(problem.UnknownType, "The resource type '%s' is not known here.", clip(typ))
+				err = problem.Errorf(problem.UnknownType, "The resource type '%s' is not known here.", problem.Clip(typ))
 			}
 			return List{}, err
 		}

@@ -105,7 +105,7 @@ func apiVersion(q url.Values) error {
 		return problem.Errorf(problem.MissingAPIVersion, "The api-version query parameter (?api-version=) is required for all requests.")
 	}
 	if !version.MatchString(v) {
-		return problem.Errorf(problem.BadAPIVersion, "The api-version '%s' is invalid; a date (2024-11-30) was expected, perhaps with -preview.", clip(v))
+		return problem.Errorf(problem.BadAPIVersion, "The api-version '%s' is invalid; a date (2024-11-30) was expected, perhaps with -preview.", problem.Clip(v))
 	}
 	return nil
 }
@@ -282,7 +282,7 @@ func (a *API) serveList(w http.ResponseWriter, r *http.Request, q request, paren
 	if f := q.q.Get("$filter"); f != "" {
 		t, ok := equals(f, "resourceType")
 		if !ok || t == "" || typ != "" {
-			return problem.Errorf(problem.NotSupported, "The $filter '%s' is not supported in this version; resourceType eq 'Namespace/type' is, on /resources.", clip(f))
+			return problem.Errorf(problem.NotSupported, "The $filter '%s' is not supported in this version; resourceType eq 'Namespace/type' is, on /resources.", problem.Clip(f))
 		}
 		typ = t
 	}
@@ -327,7 +327,7 @@ func assignmentFilter(f string) (AssignmentFilter, error) {
 			out.Principal = id
 			continue
 		}
-		return out, problem.Errorf(problem.NotSupported, "The $filter '%s' is not supported; atScope() and one of principalId eq '{id}' and assignedTo('{id}') are, joined by and.", clip(f))
+		return out, problem.Errorf(problem.NotSupported, "The $filter '%s' is not supported; atScope() and one of principalId eq '{id}' and assignedTo('{id}') are, joined by and.", problem.Clip(f))
 	}
 	return out, nil
 }
@@ -342,7 +342,7 @@ func definitionFilter(f string) (string, error) {
 	}
 	name, ok := equals(f, "roleName")
 	if !ok {
-		return "", problem.Errorf(problem.NotSupported, "The $filter '%s' is not supported; roleName eq '{name}' is.", clip(f))
+		return "", problem.Errorf(problem.NotSupported, "The $filter '%s' is not supported; roleName eq '{name}' is.", problem.Clip(f))
 	}
 	return name, nil
 }
@@ -368,7 +368,7 @@ func (a *API) serveAction(w http.ResponseWriter, r *http.Request, q request, id 
 	}
 	act, ok := t.Actions[strings.ToLower(name)]
 	if !ok {
-		return problem.Errorf(problem.NotFound, "The action '%s' is not one of %s.", clip(name), t.Name)
+		return problem.Errorf(problem.NotFound, "The action '%s' is not one of %s.", problem.Clip(name), t.Name)
 	}
 	v, err := a.act(r.Context(), q.c, t, act, id)
 	if err != nil {

@@ -53,7 +53,7 @@ func (t *Type) planIdentity(raw json.RawMessage, present, patch bool) (identityP
 	for text, v := range b.User {
 		id, err := resource.Parse(text)
 		if err != nil || !strings.EqualFold(id.Type(), typeIdentity) {
-			return p, problem.Errorf(problem.BadIdentity, "The identity '%s' is not the resource ID of a user-assigned identity (.../providers/%s/{name}).", clip(text), typeIdentity)
+			return p, problem.Errorf(problem.BadIdentity, "The identity '%s' is not the resource ID of a user-assigned identity (.../providers/%s/{name}).", problem.Clip(text), typeIdentity)
 		}
 		if p.attach[id.Key()].Equal(id) || p.detach[id.Key()].Equal(id) {
 			return p, problem.Errorf(problem.BadIdentity, "The identity '%s' is listed more than once.", id)
@@ -89,11 +89,11 @@ func (t *Type) readType(s string, p *identityPlan) error {
 			}
 			fallthrough
 		default:
-			return problem.Errorf(problem.BadIdentity, "The identity type '%s' is not valid; expected %s.", clip(s), t.identityWords())
+			return problem.Errorf(problem.BadIdentity, "The identity type '%s' is not valid; expected %s.", problem.Clip(s), t.identityWords())
 		}
 	}
 	if p.system && !t.System || p.user && !t.User {
-		return problem.Errorf(problem.BadIdentity, "The identity type '%s' is not possible for %s; expected %s.", clip(s), t.Name, t.identityWords())
+		return problem.Errorf(problem.BadIdentity, "The identity type '%s' is not possible for %s; expected %s.", problem.Clip(s), t.Name, t.identityWords())
 	}
 	return nil
 }

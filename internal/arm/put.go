@@ -310,7 +310,7 @@ func notFound(id resource.ID) error {
 
 func (t *Type) checkName(id resource.ID) error {
 	if t.NamePattern != nil && !t.NamePattern.MatchString(id.Name()) {
-		return problem.Errorf(problem.Invalid, "The name '%s' is not valid for %s: %s.", clip(id.Name()), t.Name, t.NameRule)
+		return problem.Errorf(problem.Invalid, "The name '%s' is not valid for %s: %s.", problem.Clip(id.Name()), t.Name, t.NameRule)
 	}
 	return nil
 }

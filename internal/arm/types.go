@@ -141,7 +141,7 @@ func applicationProperties(r Resource, reserved func(string) bool) (ApplicationP
 	}
 	for _, u := range p.IdentifierURIs {
 		if !uri.MatchString(u) || strings.HasSuffix(u, "/.default") {
-			return p, problem.Errorf(problem.Invalid, "The identifier URI '%s' is not of the form api://name or https://name.", clip(u))
+			return p, problem.Errorf(problem.Invalid, "The identifier URI '%s' is not of the form api://name or https://name.", problem.Clip(u))
 		}
 		if reserved(u) {
 			return p, problem.Errorf(problem.Invalid, "The identifier URI '%s' belongs to a public API or to this installation; choose one of your own.", u)

@@ -11,6 +11,7 @@ package problem
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Kind says what went wrong, in words that every surface can translate.
@@ -162,4 +163,16 @@ func Of(err error) *Error {
 func Is(err error, k Kind) bool {
 	p, ok := errors.AsType[*Error](err)
 	return ok && p.Kind == k
+}
+
+// maxClip bounds what an error, a log line or an event repeats of a client's
+// input, in bytes.
+const maxClip = 200
+
+// Clip returns s, or its beginning if it is long: whole characters only.
+func Clip(s string) string {
+	if len(s) <= maxClip {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxClip], "") + "..."
 }

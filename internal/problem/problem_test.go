@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 func TestOfFindsTheProblemThroughWraps(t *testing.T) {
@@ -73,5 +75,19 @@ func TestKindsAreDistinct(t *testing.T) {
 			t.Errorf("Kinds() has %q twice, or empty", k)
 		}
 		seen[k] = true
+	}
+}
+
+func TestClipKeepsWholeCharacters(t *testing.T) {
+	long := strings.Repeat("é", 200)
+	got := Clip(long)
+	if len(got) > 210 || !utf8.ValidString(got) || !strings.HasPrefix(got, "éé") || !strings.HasSuffix(got, "é...") {
+		t.Errorf("Clip of 200 letters of two bytes = %q", got)
+	}
+	if odd := "x" + long; !utf8.ValidString(Clip(odd)) {
+		t.Errorf("Clip cuts a character in half: %q", Clip(odd))
+	}
+	if Clip("short") != "short" {
+		t.Error("Clip changes a short text")
 	}
 }

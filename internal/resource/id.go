@@ -43,7 +43,7 @@ func Parse(s string) (ID, error) {
 	}
 	text := strings.TrimSuffix(s, "/")
 	if !strings.HasPrefix(text, "/") {
-		return ID{}, problem.Errorf(problem.Invalid, "resource ID %q does not begin with a slash", clip(s))
+		return ID{}, problem.Errorf(problem.Invalid, "resource ID %q does not begin with a slash", problem.Clip(s))
 	}
 	if err := check(strings.Split(text[1:], "/")); err != nil {
 		return ID{}, err
@@ -82,7 +82,7 @@ func check(segs []string) error {
 	}
 	for i < len(segs) {
 		if fold(segs[i]) != "providers" {
-			return problem.Errorf(problem.Invalid, "resource ID has %q where \"providers\" was expected", clip(segs[i]))
+			return problem.Errorf(problem.Invalid, "resource ID has %q where \"providers\" was expected", problem.Clip(segs[i]))
 		}
 		n := 0
 		for n = i + 1; n < len(segs) && (n == i+1 || fold(segs[n]) != "providers" || (n-i)%2 != 0); n++ {
@@ -91,9 +91,9 @@ func check(segs []string) error {
 		case words == 0:
 			return problem.Errorf(problem.Invalid, "resource ID ends after \"providers\"; a namespace was expected")
 		case words == 1:
-			return problem.Errorf(problem.Invalid, "resource ID ends after the namespace %q; a type and a name were expected", clip(segs[n-1]))
+			return problem.Errorf(problem.Invalid, "resource ID ends after the namespace %q; a type and a name were expected", problem.Clip(segs[n-1]))
 		case words%2 == 0:
-			return problem.Errorf(problem.Invalid, "resource ID has the type %q without a name", clip(segs[n-1]))
+			return problem.Errorf(problem.Invalid, "resource ID has the type %q without a name", problem.Clip(segs[n-1]))
 		}
 		i = n
 	}
@@ -108,25 +108,17 @@ func checkSegment(s string, i int) error {
 		return problem.Errorf(problem.Invalid, "resource ID has the segment %q, which is not a name", s)
 	}
 	if len(s) > 260 {
-		return problem.Errorf(problem.Invalid, "resource ID segment %q is over 260 bytes long", clip(s))
+		return problem.Errorf(problem.Invalid, "resource ID segment %q is over 260 bytes long", problem.Clip(s))
 	}
 	for _, c := range []byte(s) {
 		if c <= ' ' && c != ' ' || c >= 0x7f || strings.IndexByte(`%\?#<>&"|*:`+"`", c) >= 0 {
-			return problem.Errorf(problem.Invalid, "resource ID segment %q has the character %q; letters, digits and ( ) - _ . are allowed", clip(s), c)
+			return problem.Errorf(problem.Invalid, "resource ID segment %q has the character %q; letters, digits and ( ) - _ . are allowed", problem.Clip(s), c)
 		}
 	}
 	if s != strings.TrimSpace(s) || strings.HasSuffix(s, ".") {
-		return problem.Errorf(problem.Invalid, "resource ID segment %q begins or ends with a space, or ends with a dot", clip(s))
+		return problem.Errorf(problem.Invalid, "resource ID segment %q begins or ends with a space, or ends with a dot", problem.Clip(s))
 	}
 	return nil
-}
-
-// clip bounds what an error repeats of its input.
-func clip(s string) string {
-	if len(s) > 80 {
-		return s[:80] + "..."
-	}
-	return s
 }
 
 // fold is ASCII lower case; segments are ASCII, so it is all of case folding.
@@ -314,10 +306,10 @@ func (id ID) Extension(typ, name string) (ID, error) { return id.below("/provide
 // would be the root, where a role counts everywhere.
 func (id ID) below(path, name string) (ID, error) {
 	if id.IsZero() {
-		return ID{}, problem.Errorf(problem.Invalid, "there is no resource ID to put %q below", clip(name))
+		return ID{}, problem.Errorf(problem.Invalid, "there is no resource ID to put %q below", problem.Clip(name))
 	}
 	if name == "" || strings.Contains(name, "/") {
-		return ID{}, problem.Errorf(problem.Invalid, "%q is not a resource name: it is empty or has a slash", clip(name))
+		return ID{}, problem.Errorf(problem.Invalid, "%q is not a resource name: it is empty or has a slash", problem.Clip(name))
 	}
 	return Parse(strings.TrimSuffix(id.text, "/") + path + "/" + name)
 }

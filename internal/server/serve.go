@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/innate-id/innate/internal/problem"
 )
 
 // Limits of the listener. There is no write timeout: streams live long; each
@@ -131,16 +133,9 @@ func (c *certificates) get(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	name := strings.ToLower(strings.TrimSuffix(h.ServerName, "."))
 	below, ok := strings.CutSuffix(name, "."+c.server.Names.Domain)
 	if !ok || strings.Count(below, ".") > 1 || !ValidDomain(name) {
-		return nil, fmt.Errorf("no certificate for the server name %q: it is not one under %s", clip(h.ServerName), c.server.Names.Domain)
+		return nil, fmt.Errorf("no certificate for the server name %q: it is not one under %s", problem.Clip(h.ServerName), c.server.Names.Domain)
 	}
 	return c.server.Ring.ServerCertificate(h.Context(), c.server.CA, name)
-}
-
-func clip(s string) string {
-	if len(s) > 100 {
-		return s[:100] + "..."
-	}
-	return s
 }
 
 // fromFiles returns the certificate in the files, read again when they change.

@@ -88,7 +88,7 @@ func (s *Service) presented(ctx context.Context, c token.Claims, why error) erro
 	}
 	ev := audit.Event{
 		Tenant: c.TenantID, At: s.Now(), Action: "Innate.Token/present/action", Target: target.String(), Outcome: audit.Refused,
-		Principal: c.ObjectID, Via: c.Caller, Audience: clip(c.Audience), Token: c.ID, Reason: p.Detail, Request: web.RequestID(ctx),
+		Principal: c.ObjectID, Via: c.Caller, Audience: problem.Clip(c.Audience), Token: c.ID, Reason: p.Detail, Request: web.RequestID(ctx),
 	}
 	if err := s.Directory.Store.Record(ctx, ev); err != nil {
 		return fmt.Errorf("recording a refused token: %w", err)

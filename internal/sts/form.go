@@ -122,7 +122,7 @@ func (f Form) audience(v1 bool) (string, error) {
 	}
 	aud, ok := strings.CutSuffix(found[0], "/.default")
 	if !ok || aud == "" {
-		return "", problem.Errorf(problem.BadScope, "AADSTS1002012: the scope %q is not valid: client credentials need a resource identifier with /.default", clip(found[0]))
+		return "", problem.Errorf(problem.BadScope, "AADSTS1002012: the scope %q is not valid: client credentials need a resource identifier with /.default", problem.Clip(found[0]))
 	}
 	return aud, nil
 }

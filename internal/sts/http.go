@@ -43,7 +43,7 @@ func (s *Service) Handler(log *slog.Logger) http.Handler {
 }
 
 func notFound(r *http.Request) error {
-	return problem.Errorf(problem.NotFound, "AADSTS900439: there is nothing at %s %s; the token endpoint is /{tenant}/oauth2/v2.0/token", r.Method, clip(r.URL.Path))
+	return problem.Errorf(problem.NotFound, "AADSTS900439: there is nothing at %s %s; the token endpoint is /{tenant}/oauth2/v2.0/token", r.Method, problem.Clip(r.URL.Path))
 }
 
 func method(r *http.Request, want string) error {
@@ -79,7 +79,7 @@ func guid(name string) bool {
 }
 
 func unknownTenant(name string) error {
-	return problem.Errorf(problem.UnknownTenant, "AADSTS90002: Tenant '%s' not found. Check to make sure you have the correct tenant ID.", clip(name))
+	return problem.Errorf(problem.UnknownTenant, "AADSTS90002: Tenant '%s' not found. Check to make sure you have the correct tenant ID.", problem.Clip(name))
 }
 
 func (s *Service) serveToken(w http.ResponseWriter, r *http.Request, tenant string, v1 bool) error {
@@ -114,7 +114,7 @@ func readRequest(r *http.Request, v1 bool) (Request, grant, error) {
 	}
 	g, ok := grants[f.GrantType]
 	if !ok {
-		return Request{}, nil, problem.Errorf(problem.UnsupportedGrant, "AADSTS70003: The app requested an unsupported grant type '%s'. Supported: client_credentials.", clip(f.GrantType))
+		return Request{}, nil, problem.Errorf(problem.UnsupportedGrant, "AADSTS70003: The app requested an unsupported grant type '%s'. Supported: client_credentials.", problem.Clip(f.GrantType))
 	}
 	aud, err := f.audience(v1)
 	return Request{Audience: aud, Form: &f}, g, err

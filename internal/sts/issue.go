@@ -86,7 +86,7 @@ type grant func(ctx context.Context, s *Service, r Request) (subject, error)
 func (s *Service) Issue(ctx context.Context, c access.Caller, r Request, g grant) (Issued, error) {
 	ev := audit.Event{
 		Tenant: r.Tenant, At: s.Now(), Action: "Innate.Token/issue/action", Target: r.target(), Outcome: audit.Refused,
-		Principal: c.Principal, Name: c.Name, Host: r.Host, Via: r.Evidence, Audience: clip(r.Audience), Request: c.Request,
+		Principal: c.Principal, Name: c.Name, Host: r.Host, Via: r.Evidence, Audience: problem.Clip(r.Audience), Request: c.Request,
 	}
 	out, err := s.issue(ctx, r, g, &ev)
 	if err != nil {
@@ -192,13 +192,6 @@ func (r Request) target() string {
 		return r.Workload.String()
 	}
 	return "/"
-}
-
-func clip(s string) string {
-	if len(s) > 200 {
-		return s[:200] + "..."
-	}
-	return s
 }
 
 // IssuerV1 is the iss of version 1 tokens.

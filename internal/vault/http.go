@@ -150,7 +150,7 @@ func (q *call) readQuery() error {
 	case len(versions) > 1:
 		return problem.Errorf(problem.BadAPIVersion, "The query has %d api-versions: %s.", len(versions), want)
 	case !goodVersion(versions[0]):
-		return problem.Errorf(problem.BadAPIVersion, "The api-version %q is not known: %s.", clip(versions[0]), want)
+		return problem.Errorf(problem.BadAPIVersion, "The api-version %q is not known: %s.", problem.Clip(versions[0]), want)
 	}
 	q.apiVersion = versions[0]
 	return nil
@@ -239,7 +239,7 @@ func (q *call) route(w http.ResponseWriter, table []route) (handler, error) {
 	}
 	slices.Sort(allow)
 	w.Header().Set("Allow", strings.Join(slices.Compact(allow), ", "))
-	return nil, problem.Errorf(problem.MethodNotAllowed, "The method %s is not allowed here; %s was expected.", clip(q.r.Method), strings.Join(slices.Compact(allow), " or "))
+	return nil, problem.Errorf(problem.MethodNotAllowed, "The method %s is not allowed here; %s was expected.", problem.Clip(q.r.Method), strings.Join(slices.Compact(allow), " or "))
 }
 
 // fits reports whether segs match the pattern, and sets name and version.
@@ -421,7 +421,7 @@ func (q *call) page(check func(string) error) (after string, limit int, err erro
 	limit = PageSize
 	if s := q.param("maxresults"); s != "" {
 		if limit, err = strconv.Atoi(s); err != nil || limit < 1 || limit > PageSize {
-			return "", 0, problem.Errorf(problem.Invalid, "The maxresults %q is not a number from 1 to %d.", clip(s), PageSize)
+			return "", 0, problem.Errorf(problem.Invalid, "The maxresults %q is not a number from 1 to %d.", problem.Clip(s), PageSize)
 		}
 	}
 	token := q.param("$skiptoken")

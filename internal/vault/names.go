@@ -31,7 +31,7 @@ const maxTime = 253402300799
 // CheckName refuses what is no name of a secret.
 func CheckName(name string) error {
 	if name == "" || len(name) > MaxName || strings.IndexFunc(name, func(r rune) bool { return !alphanumeric(r) && r != '-' }) >= 0 {
-		return problem.Errorf(problem.Invalid, "The name %q is not a secret name: 1 to %d letters, digits and dashes (0-9, a-z, A-Z, -) were expected.", clip(name), MaxName)
+		return problem.Errorf(problem.Invalid, "The name %q is not a secret name: 1 to %d letters, digits and dashes (0-9, a-z, A-Z, -) were expected.", problem.Clip(name), MaxName)
 	}
 	return nil
 }
@@ -39,21 +39,13 @@ func CheckName(name string) error {
 // CheckVersion refuses what is no version: 32 hex digits.
 func CheckVersion(version string) error {
 	if len(version) != 32 || strings.Trim(version, "0123456789abcdefABCDEF") != "" {
-		return problem.Errorf(problem.Invalid, "The version %q is not a secret version: 32 hexadecimal digits were expected.", clip(version))
+		return problem.Errorf(problem.Invalid, "The version %q is not a secret version: 32 hexadecimal digits were expected.", problem.Clip(version))
 	}
 	return nil
 }
 
 func alphanumeric(r rune) bool {
 	return r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z'
-}
-
-// clip bounds what an error repeats of its input.
-func clip(s string) string {
-	if len(s) > 80 {
-		return s[:80] + "..."
-	}
-	return s
 }
 
 func checkValue(v Value) error {
@@ -79,7 +71,7 @@ func checkTags(tags map[string]string) error {
 	}
 	for k, v := range tags {
 		if k == "" || utf8.RuneCountInString(k) > MaxTagText || utf8.RuneCountInString(v) > MaxTagText || !utf8.ValidString(k+v) {
-			return problem.Errorf(problem.Invalid, "The tag %q is not 1 to %d characters with a value of at most %d.", clip(k), MaxTagText, MaxTagText)
+			return problem.Errorf(problem.Invalid, "The tag %q is not 1 to %d characters with a value of at most %d.", problem.Clip(k), MaxTagText, MaxTagText)
 		}
 	}
 	return nil

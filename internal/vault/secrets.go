@@ -63,7 +63,7 @@ func (ch Change) apply(s *Secret) error {
 func (v *Vault) Find(ctx context.Context, label string) (Place, error) {
 	at, err := v.Store.VaultNamed(ctx, label)
 	if err != nil {
-		return Place{}, fmt.Errorf("finding vault %s: %w", clip(label), err)
+		return Place{}, fmt.Errorf("finding vault %s: %w", problem.Clip(label), err)
 	}
 	return at, nil
 }

@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"runtime/debug"
 	"strings"
+
+	"github.com/innate-id/innate/internal/problem"
 )
 
 // Hosts routes by host name. A name without a handler gets NotFound.
@@ -73,7 +75,7 @@ func Recover(log *slog.Logger, next http.Handler) http.Handler {
 					panic(v)
 				}
 				log.LogAttrs(r.Context(), slog.LevelError, "handler panicked",
-					slog.String("path", clip(r.URL.Path)), slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
+					slog.String("path", problem.Clip(r.URL.Path)), slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
 				panic(http.ErrAbortHandler)
 			}
 		}()

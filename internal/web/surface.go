@@ -48,7 +48,7 @@ func (s *Surface) Handle(h Handler) http.Handler {
 			return
 		}
 		if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
-			s.Log.LogAttrs(r.Context(), slog.LevelInfo, "client went away", slog.String("surface", s.Name), slog.String("path", clip(r.URL.Path)))
+			s.Log.LogAttrs(r.Context(), slog.LevelInfo, "client went away", slog.String("surface", s.Name), slog.String("path", problem.Clip(r.URL.Path)))
 			// At a shutdown the client is still there, and no answer at all
 			// would reach it as an empty 200.
 			s.Write(w, r, problem.Errorf(problem.Unavailable, "the request was cancelled before it was done; try again"))
@@ -60,18 +60,10 @@ func (s *Surface) Handle(h Handler) http.Handler {
 			level = slog.LevelError
 		}
 		s.Log.LogAttrs(r.Context(), level, "request refused",
-			slog.String("surface", s.Name), slog.String("method", clip(r.Method)), slog.String("path", clip(r.URL.Path)),
+			slog.String("surface", s.Name), slog.String("method", problem.Clip(r.Method)), slog.String("path", problem.Clip(r.URL.Path)),
 			slog.String("request", RequestID(r.Context())), slog.String("kind", string(p.Kind)), slog.Any("err", err))
 		s.Write(w, r, p)
 	})
-}
-
-// clip bounds what a log repeats of a request: nobody fills a disk with paths.
-func clip(s string) string {
-	if len(s) > 200 {
-		return s[:200] + "..."
-	}
-	return s
 }
 
 type requestIDKey struct{}
