@@ -229,7 +229,11 @@ func TestFolderOfSomethingElseIsRefused(t *testing.T) {
 	if r := in.exec(t, "", "innate", "dev", "--data", work, "--port", "0", "--reset"); r.code != 1 || !r.says(work, "--data DIR") || !exists(main) {
 		t.Errorf("innate dev --reset on a project: %s", r)
 	}
+	// One that others can enter, with something in it, is theirs as well.
 	open := t.TempDir()
+	if err := os.WriteFile(filepath.Join(open, "lock"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	if r := in.exec(t, "", "innate", "dev", "--data", open, "--port", "0"); r.code != 1 || !r.says("run: chmod 700 "+open) {
 		t.Errorf("innate dev on an open folder: %s", r)
 	}

@@ -63,11 +63,10 @@ func start(t *testing.T, flags ...string) *instance {
 	return startOn(t, newFolder(t), flags...)
 }
 
-// newFolder names a data folder that is not there yet: innate dev takes none
-// that others can enter, as what t.TempDir makes.
+// newFolder is a data folder as mkdir makes it: empty, and open to others.
 func newFolder(t *testing.T) string {
 	t.Helper()
-	return filepath.Join(t.TempDir(), "data")
+	return t.TempDir()
 }
 
 // startOn runs "innate dev" on a data folder, on any free port unless flags

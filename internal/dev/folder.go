@@ -74,7 +74,7 @@ func openOwn(path string, flags int) (*os.File, error) {
 }
 
 // claim makes the data folder, or finds that the one that is there is ours to
-// use. It changes nothing in one that is there.
+// use. It changes nothing in one that is there, but closes an empty one.
 func (d *dev) claim() error {
 	if err := os.MkdirAll(d.dir, 0o700); err != nil {
 		return fmt.Errorf("making the data folder: %w", err)
@@ -93,8 +93,27 @@ func (d *dev) claim() error {
 	if !d.ours(entries) {
 		return fmt.Errorf("the folder %s has files that are not innate dev's; give a new or empty one with --data DIR", d.dir)
 	}
+	if st.Mode().Perm()&0o077 != 0 && len(entries) == 0 && st.Mode()&fs.ModeSticky == 0 {
+		return d.closeEmpty()
+	}
 	if st.Mode().Perm()&0o077 != 0 {
 		return fmt.Errorf("the data folder %s is open to other users (mode %04o); if it is for innate dev alone, run: chmod 700 %s", d.dir, st.Mode().Perm(), quote(d.dir))
+	}
+	return nil
+}
+
+// closeEmpty closes a folder of the user's own that has nothing in it. What
+// others put there until then is seen after it.
+func (d *dev) closeEmpty() error {
+	if err := os.Chmod(d.dir, 0o700); err != nil {
+		return fmt.Errorf("closing the data folder to other users: %w", err)
+	}
+	entries, err := os.ReadDir(d.dir)
+	if err != nil {
+		return fmt.Errorf("looking into the data folder: %w", err)
+	}
+	if len(entries) > 0 {
+		return fmt.Errorf("somebody put files into the folder %s just now; look at them, and give another one with --data DIR", d.dir)
 	}
 	return nil
 }

@@ -102,12 +102,30 @@ func TestFolderOfSomethingElseIsLeftAlone(t *testing.T) {
 	}
 }
 
-// TestOpenFolderIsNotClosed: a folder that others can enter may be theirs as
-// well (/tmp): its user closes it.
+// TestEmptyFolderIsClosed: what mkdir makes is taken, and closed to others.
+func TestEmptyFolderIsClosed(t *testing.T) {
+	t.Parallel()
+	dir := closed(t)
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	_, stop := up(t, Options{Data: dir, NoSample: true})
+	defer stop()
+	if st, err := os.Stat(dir); err != nil || st.Mode().Perm() != 0o700 {
+		t.Errorf("the folder has mode %v, %v; want 0700", st.Mode(), err)
+	}
+}
+
+// TestOpenFolderIsNotClosed: a folder with something in it that others can
+// enter may be theirs as well, and one with the sticky bit (/tmp) is: its user
+// closes it.
 func TestOpenFolderIsNotClosed(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []fs.FileMode{0o755, 0o710, 0o701, 0o777 | fs.ModeSticky} {
 		dir := closed(t)
+		if mode&fs.ModeSticky == 0 {
+			put(t, filepath.Join(dir, lockFile), "")
+		}
 		if err := os.Chmod(dir, mode); err != nil {
 			t.Fatal(err)
 		}
