@@ -115,12 +115,21 @@ func WriteJSON(w http.ResponseWriter, status int, v any) error {
 	return nil
 }
 
-// Buffer reads the request's body, at most [MaxBody] bytes, so that it is there
-// whole for who reads it next.
-func Buffer(r *http.Request) error {
+// body reads the request's body, and one byte more than [MaxBody] of one that
+// is too long.
+func body(r *http.Request) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(r.Body, MaxBody+1))
 	if err != nil {
-		return &problem.Error{Kind: problem.Invalid, Detail: "the request body could not be read", Err: err}
+		return nil, &problem.Error{Kind: problem.Invalid, Detail: "the request body could not be read", Err: err}
+	}
+	return b, nil
+}
+
+// Buffer reads the request's body, so that it is there whole for [ReadJSON].
+func Buffer(r *http.Request) error {
+	b, err := body(r)
+	if err != nil {
+		return err
 	}
 	r.Body = io.NopCloser(bytes.NewReader(b))
 	return nil
@@ -130,9 +139,9 @@ func Buffer(r *http.Request) error {
 // bytes, into v. Errors are [problem.Invalid] or [problem.TooLarge] and say
 // where the body is wrong.
 func ReadJSON(r *http.Request, v any) error {
-	b, err := io.ReadAll(io.LimitReader(r.Body, MaxBody+1))
+	b, err := body(r)
 	if err != nil {
-		return &problem.Error{Kind: problem.Invalid, Detail: "the request body could not be read", Err: err}
+		return err
 	}
 	if len(b) > MaxBody {
 		return problem.Errorf(problem.TooLarge, "the request body is over %d bytes", MaxBody)
