@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -25,10 +26,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/innate-id/innate/internal/agent/caller"
 	"github.com/innate-id/innate/internal/agent/door"
 	"github.com/innate-id/innate/internal/agent/hostkey"
 	"github.com/innate-id/innate/internal/agent/metadata"
 	"github.com/innate-id/innate/internal/agent/tokens"
+	"github.com/innate-id/innate/internal/evidence"
 )
 
 // RunDoor is the door of programs that were started through the control
@@ -98,6 +101,7 @@ type Agent struct {
 	tokens  *tokens.Cache
 	feed    *feed
 	starts  *starts
+	callers *caller.Identifier
 
 	running context.Context // ends with Close
 	stop    context.CancelFunc
@@ -240,6 +244,7 @@ func (a *Agent) open() error {
 	})
 	a.feed.tokens = a.tokens
 	a.starts = newStarts()
+	a.callers = &caller.Identifier{}
 	return nil
 }
 
@@ -273,14 +278,14 @@ func (a *Agent) bind(ctx context.Context) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, d := range a.cfg.Doors {
-		opened, err := door.Listen(ctx, d.Name, d.Listen, metadata.IMDS(a.dialects()), a.log)
+		opened, err := door.Listen(ctx, a.door(d.Name, metadata.IMDS(a.dialects())), d.Listen)
 		if err != nil {
 			return err
 		}
 		a.doors = append(a.doors, opened)
 	}
 	var err error
-	if a.app, err = door.Listen(ctx, RunDoor, a.cfg.AppListen, metadata.AppService(a.dialects()), a.log); err != nil {
+	if a.app, err = door.Listen(ctx, a.door(RunDoor, metadata.AppService(a.dialects())), a.cfg.AppListen); err != nil {
 		return err
 	}
 	if a.cfg.ControlSocket == "" {
@@ -289,8 +294,17 @@ func (a *Agent) bind(ctx context.Context) error {
 	if err := os.MkdirAll(filepath.Dir(a.cfg.ControlSocket), 0o755); err != nil {
 		return fmt.Errorf("making the control socket's directory: %w", err)
 	}
-	a.control, err = door.ListenUnix(ctx, RunDoor, a.cfg.ControlSocket, a.cfg.ControlMode, a.controlHandler(), a.log)
+	control := a.door(RunDoor, a.controlHandler())
+	control.AnswerTimeout = 0 // the answer to a start lasts as long as the start
+	a.control, err = door.ListenUnix(ctx, control, a.cfg.ControlSocket, a.cfg.ControlMode)
 	return err
+}
+
+// door is the configuration of one door.
+func (a *Agent) door(name string, h http.Handler) door.Config {
+	return door.Config{Name: name, Handler: h, AnswerTimeout: door.AnswerTimeout, Log: a.log, Identify: func(c net.Conn) (evidence.Evidence, error) {
+		return a.callers.Identify(c, caller.From{Door: name})
+	}}
 }
 
 func (a *Agent) serve() {
@@ -382,7 +396,7 @@ func (a *Agent) AddDoor(ctx context.Context, name, listen string) (string, error
 			return "", fmt.Errorf("adding a door: there is one named %q", name)
 		}
 	}
-	d, err := door.Listen(ctx, name, listen, metadata.IMDS(a.dialects()), a.log)
+	d, err := door.Listen(ctx, a.door(name, metadata.IMDS(a.dialects())), listen)
 	if err != nil {
 		return "", err
 	}

@@ -23,12 +23,19 @@ var kinds = []struct{ prefix, value string }{
 	{"unix:gid:", "a group id"},
 	{"unix:user:", "a user name"},
 	{"unix:group:", "a group name"},
+	{"unix:supplementary_gid:", "a group id"},
+	{"unix:supplementary_group:", "a group name"},
 	{"unix:path:", "an executable's path"},
 	{"unix:sha256:", "the executable's digest in hex"},
 	{"systemd:id:", "a unit name"},
 	{"cgroup:", "a cgroup path"},
-	{"container:", "a container fact"},
-	{"vm:", "a virtual machine fact"},
+	{"container:id:", "a container's id"},
+	{"container:name:", "a container's name"},
+	{"container:image:", "an image's name"},
+	{"container:image_id:", "an image's digest"},
+	{"container:label:", "a label, key:value"},
+	{"vm:interface:", "an interface's name"},
+	{"vm:name:", "a virtual machine's name"},
 }
 
 // Parse reads a selector; the error lists what one may begin with.
@@ -71,13 +78,22 @@ const (
 	GradeKernel
 )
 
+var grades = [...]string{"none", "secret", "after-the-fact", "kernel"}
+
 // String returns the grade's word.
 func (g Grade) String() string {
-	words := [...]string{"none", "secret", "after-the-fact", "kernel"}
-	if g < 0 || int(g) >= len(words) {
+	if g < 0 || int(g) >= len(grades) {
 		return "unknown"
 	}
-	return words[g]
+	return grades[g]
+}
+
+// ParseGrade reads a grade's word.
+func ParseGrade(s string) (Grade, error) {
+	if i := slices.Index(grades[:], s); i >= 0 {
+		return Grade(i), nil
+	}
+	return GradeNone, problem.Errorf(problem.Invalid, "%q is no grade of evidence; %s are", problem.Clip(s), strings.Join(grades[:], ", "))
 }
 
 // Evidence is what is known of one caller.
@@ -90,22 +106,55 @@ type Evidence struct {
 	// Selectors are all that hold, sorted.
 	Selectors []Selector
 	Grade     Grade
+	// Interpreter says that the executable runs programs that it is given
+	// (python, node, sh): its own digest and path say nothing of those.
+	Interpreter bool
+	// Process is the process that connected, where the kernel said which. It is
+	// for people who look into a live system; it is in no token and no record.
+	Process Process
+}
+
+// Process names one process of this host.
+type Process struct {
+	// PID is 0 where the process is not known.
+	PID int
+	// Executable is its path as the kernel has it.
+	Executable string
 }
 
 // Matches reports whether every required selector holds. No requirement
 // always matches.
-func (e Evidence) Matches(required []Selector) bool {
+func (e Evidence) Matches(required []Selector) bool { return e.Lacks(required) == "" }
+
+// Lacks says why the required selectors do not match, in words that begin with
+// "the caller"; "" if they do.
+func (e Evidence) Lacks(required []Selector) string {
 	for _, r := range required {
 		if !slices.Contains(e.Selectors, r) {
-			return false
+			return "the caller is not " + quote(string(r))
 		}
 	}
-	return true
+	if e.Interpreter && len(required) > 0 && !slices.ContainsFunc(required, func(s Selector) bool { return !s.ofExecutable() }) {
+		return "the caller is an interpreter, which its executable alone does not identify: add the unit or the container"
+	}
+	return ""
+}
+
+// ofExecutable reports whether s is about the executable's file alone.
+func (s Selector) ofExecutable() bool {
+	return strings.HasPrefix(string(s), "unix:sha256:") || strings.HasPrefix(string(s), "unix:path:")
+}
+
+// passing reports whether s differs between two runs of one program, so that
+// it must be in no token and no key of a cache.
+func (s Selector) passing() bool {
+	return strings.HasPrefix(string(s), "cgroup:") || strings.HasPrefix(string(s), "container:id:") ||
+		strings.HasPrefix(string(s), "systemd:id:") && strings.HasSuffix(string(s), ".scope")
 }
 
 // String describes the caller for the record and for a token's innate_caller
 // claim: door, selectors, grade. Nothing in it changes from one connection to
-// the next, and no pid is ever in it.
+// the next: no pid is in it, no cgroup's path, no container's id.
 //
 // A word with a space or anything unprintable in it is quoted: who names an
 // executable "x unix:uid:0 grade:kernel" must not write the record.
@@ -113,7 +162,9 @@ func (e Evidence) String() string {
 	parts := make([]string, 0, len(e.Selectors)+2)
 	parts = append(parts, quote("door:"+e.Door))
 	for _, s := range e.Selectors {
-		parts = append(parts, quote(string(s)))
+		if !s.passing() {
+			parts = append(parts, quote(string(s)))
+		}
 	}
 	return strings.Join(append(parts, "grade:"+e.Grade.String()), " ")
 }

@@ -3,17 +3,22 @@
 // fleet.{domain}; everything but [PathEnrol] asks for the host's client
 // certificate.
 //
-//	POST /agent/enrol     EnrolRequest   -> EnrolResponse    (one-time token, no certificate)
+//	POST /agent/enrol     EnrolRequest   -> EnrolResponse    (a one-time token, or a certificate that the host has already)
 //	POST /agent/renew     RenewRequest   -> EnrolResponse
 //	GET  /agent/placements               -> Placements
 //	GET  /agent/changes?after=N          -> Change, Change, ... one JSON object a line, never ending
 //	POST /agent/token     TokenRequest   -> TokenResponse
 //	POST /agent/events    EventsRequest  -> 204
+//	POST /agent/instance  InstanceRequest -> Instance
+//	POST /agent/attest    AttestRequest  -> AttestResponse
 //
 // Errors are an [Error] with a 4xx or 5xx status.
 package fleetapi
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // The paths.
 const (
@@ -23,6 +28,8 @@ const (
 	PathChanges    = "/agent/changes"
 	PathToken      = "/agent/token"
 	PathEvents     = "/agent/events"
+	PathInstance   = "/agent/instance"
+	PathAttest     = "/agent/attest"
 )
 
 // Heartbeat is how often the change stream says something even when nothing
@@ -33,10 +40,11 @@ const Heartbeat = 300 * time.Millisecond
 // to be given without asking (the freshness rule).
 const Bound = time.Second
 
-// EnrolRequest turns a one-time token into a host certificate.
+// EnrolRequest turns a one-time token into a host certificate. Without a token,
+// the connection must show a client certificate that the host is known by.
 type EnrolRequest struct {
 	// Token is the one-time token.
-	Token string `json:"token"`
+	Token string `json:"token,omitempty"`
 	// CSR is a PKCS#10 request in DER with the host's public key (ECDSA
 	// P-256). Its subject is ignored: the token is bound to a host.
 	CSR []byte `json:"csr"`
@@ -74,11 +82,38 @@ type Placement struct {
 	Resource string `json:"resource"`
 }
 
-// Placements is all that the control plane has placed on the host.
+// CallerRule says: on Resource, callers that match all Selectors may have
+// Identity for Audiences. An agent takes a mode or grade that it does not know
+// for one that refuses.
+type CallerRule struct {
+	// Resource is the resource ID that the rule is on, Name its name there.
+	Resource string `json:"resource"`
+	Name     string `json:"name"`
+	// Selectors must all hold; there is at least one.
+	Selectors []string `json:"selectors"`
+	// Identity is a resource ID; empty means any identity of the resource.
+	Identity string `json:"identity,omitempty"`
+	// Audiences is empty for every audience.
+	Audiences []string `json:"audiences,omitempty"`
+	// Grade is the word of the least grade of evidence; empty for any.
+	Grade string `json:"grade,omitempty"`
+	// Mode is [ModeEnforce] or [ModeAudit].
+	Mode string `json:"mode"`
+}
+
+// The modes of a caller rule.
+const (
+	ModeEnforce = "enforce"
+	ModeAudit   = "audit"
+)
+
+// Placements is all that the control plane has placed on the host, with the
+// caller rules of what is placed.
 type Placements struct {
 	// Revision is the tenant revision that the list reflects.
-	Revision   int64       `json:"revision"`
-	Placements []Placement `json:"placements"`
+	Revision   int64        `json:"revision"`
+	Placements []Placement  `json:"placements"`
+	Rules      []CallerRule `json:"rules,omitempty"`
 }
 
 // Change is one line of the change stream. A line without drops is a
@@ -114,6 +149,18 @@ type TokenRequest struct {
 	ResourceID string `json:"resourceId,omitempty"`
 	// Caller is the evidence in words (evidence.Evidence.String).
 	Caller string `json:"caller"`
+	// Evidence is what the caller rules are judged by.
+	Evidence Evidence `json:"evidence"`
+}
+
+// Evidence is what an agent knows of a caller.
+type Evidence struct {
+	Door      string   `json:"door"`
+	Selectors []string `json:"selectors,omitempty"`
+	// Grade is the word of its grade.
+	Grade string `json:"grade"`
+	// Interpreter says that the executable runs programs that it is given.
+	Interpreter bool `json:"interpreter,omitempty"`
 }
 
 // TokenResponse is a token and what the metadata dialects say about it.
@@ -147,9 +194,12 @@ type Served struct {
 	Caller    string    `json:"caller"`
 	// Stale says that the control plane could not be asked first.
 	Stale bool `json:"stale,omitempty"`
+	// Would is why the caller rules in audit mode would have refused it.
+	Would string `json:"would,omitempty"`
 }
 
-// Refusal is a request that the agent refused by itself (no placement).
+// Refusal is a request that the agent refused by itself (no placement, no
+// caller rule).
 type Refusal struct {
 	At     time.Time `json:"at"`
 	Count  int64     `json:"count"`
@@ -163,6 +213,43 @@ type EventsRequest struct {
 	Batch    int64     `json:"batch"`
 	Served   []Served  `json:"served,omitempty"`
 	Refusals []Refusal `json:"refusals,omitempty"`
+}
+
+// InstanceRequest asks what a resource placed on the host is.
+type InstanceRequest struct {
+	Workload  string `json:"workload"`
+	Placement string `json:"placement"`
+}
+
+// Instance is what a resource knows of itself.
+type Instance struct {
+	// ID is the resource ID, UID a GUID that names this life of the resource.
+	ID       string            `json:"id"`
+	UID      string            `json:"uid"`
+	Name     string            `json:"name"`
+	Type     string            `json:"type"`
+	Tenant   string            `json:"tenant"`
+	Location string            `json:"location,omitempty"`
+	Tags     map[string]string `json:"tags,omitempty"`
+	// Properties is the resource's own document, as its author wrote it.
+	Properties json.RawMessage `json:"properties,omitempty"`
+	// Revision is as in TokenResponse.
+	Revision int64 `json:"revision"`
+}
+
+// AttestRequest asks for a signed statement of what a resource placed on the
+// host is.
+type AttestRequest struct {
+	Workload  string `json:"workload"`
+	Placement string `json:"placement"`
+	// Nonce is up to 32 letters and digits; empty for one made by the signer.
+	Nonce string `json:"nonce,omitempty"`
+}
+
+// AttestResponse is an attested document.
+type AttestResponse struct {
+	// Signature is a PKCS #7 SignedData in DER with the document in it.
+	Signature []byte `json:"signature"`
 }
 
 // Error is the body of a refusal. Kind is a problem.Kind.

@@ -23,13 +23,31 @@ import (
 	"github.com/innate-id/innate/internal/evidence"
 )
 
-// Identify returns the evidence about conn's peer, which came in through the
-// named door. Peers of a unix socket have user and group ([evidence.GradeKernel]);
+// From says what is known of a connection by the door that it came in through.
+type From struct {
+	// Door is the door's name.
+	Door string
+	// Selectors are what the door alone proves ("vm:interface:tap3").
+	Selectors []evidence.Selector
+	// Captured says that only connections of which the kernel has a record may
+	// come in here.
+	Captured bool
+}
+
+// Identifier takes evidence; one serves all doors of an agent. The zero
+// Identifier knows of no kernel records.
+type Identifier struct {
+	// Record returns what the kernel wrote down when conn was made, once; nil
+	// where connections are not captured.
+	Record func(conn *net.TCPConn) (Record, error)
+}
+
+// Identify returns the evidence about conn's peer. Peers of a unix socket have user and group ([evidence.GradeKernel]);
 // peers of a loopback TCP socket have the user who made it
 // ([evidence.GradeAfter]), or nothing where the kernel does not say
 // ([evidence.GradeNone]).
-func Identify(conn net.Conn, door string) (evidence.Evidence, error) {
-	ev := evidence.Evidence{Door: door, Grade: evidence.GradeNone}
+func (i *Identifier) Identify(conn net.Conn, from From) (evidence.Evidence, error) {
+	ev := evidence.Evidence{Door: from.Door, Grade: evidence.GradeNone}
 	switch c := conn.(type) {
 	case *net.UnixConn:
 		cred, err := peerCred(c)

@@ -54,7 +54,7 @@ func TestUnixPeerIsKnownByUserAndGroup(t *testing.T) {
 			t.Cleanup(func() { c.Close() })
 		}
 	})
-	ev, err := caller.Identify(conn, "run")
+	ev, err := new(caller.Identifier).Identify(conn, caller.From{Door: "run"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +101,7 @@ func TestEvidenceIsOfTheMomentOfConnecting(t *testing.T) {
 		}
 	})
 	<-ended
-	ev, err := caller.Identify(conn, "run")
+	ev, err := new(caller.Identifier).Identify(conn, caller.From{Door: "run"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +130,7 @@ func TestLoopbackPeerIsKnownByItsUser(t *testing.T) {
 				t.Cleanup(func() { c.Close() })
 			}
 		})
-		ev, err := caller.Identify(conn, "main")
+		ev, err := new(caller.Identifier).Identify(conn, caller.From{Door: "main"})
 		me := evidence.Selector("unix:uid:" + strconv.Itoa(os.Getuid()))
 		if err != nil || ev.Door != "main" || ev.Grade != evidence.GradeAfter || !ev.Matches([]evidence.Selector{me}) {
 			t.Errorf("Identify at %s = %+v, %v; want the door and %s", addr, ev, err, me)
@@ -177,7 +177,7 @@ func TestOrphanedSocketIsNotRoots(t *testing.T) {
 			leave(fd)
 		})
 		<-ended
-		ev, err := caller.Identify(conn, "main")
+		ev, err := new(caller.Identifier).Identify(conn, caller.From{Door: "main"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -208,7 +208,7 @@ func TestUnknownConnectionsAreNotIdentified(t *testing.T) {
 	a, b := net.Pipe()
 	defer a.Close()
 	defer b.Close()
-	if ev, err := caller.Identify(a, "main"); err == nil {
+	if ev, err := new(caller.Identifier).Identify(a, caller.From{Door: "main"}); err == nil {
 		t.Errorf("Identify of a pipe = %+v, want an error", ev)
 	}
 }

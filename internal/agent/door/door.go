@@ -6,7 +6,9 @@
 // the request. It is taken once, when the connection is accepted, and all
 // requests of a kept-alive connection share it. And a door is never open to
 // the network: an address that is not loopback is refused, whatever the
-// configuration says, for tokens would leave in the clear.
+// configuration says, for tokens would leave in the clear. Taking evidence can
+// be slow (an executable is read whole once), so it runs beside the reading of
+// the first request, and never in the way of other connections.
 package door
 
 import (
@@ -20,7 +22,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/innate-id/innate/internal/agent/caller"
 	"github.com/innate-id/innate/internal/evidence"
 )
 
@@ -34,9 +35,21 @@ const (
 	headerTimeout = 5 * time.Second
 	bodyTimeout   = 5 * time.Second
 	idleTimeout   = time.Minute
-	// answerTimeout is above the longest wait for the control plane.
-	answerTimeout = 30 * time.Second
+	// AnswerTimeout is above the longest wait for the control plane.
+	AnswerTimeout = 30 * time.Second
 )
+
+// Config is what a door is, but for its listener.
+type Config struct {
+	// Name is what placements call it.
+	Name    string
+	Handler http.Handler
+	// Identify takes the evidence about a connection's peer.
+	Identify func(net.Conn) (evidence.Evidence, error)
+	// AnswerTimeout bounds an answer; 0 lets it take as long as it likes.
+	AnswerTimeout time.Duration
+	Log           *slog.Logger
+}
 
 // Door listens and, once [Door.Serve] is called, answers.
 type Door struct {
@@ -48,22 +61,20 @@ type Door struct {
 
 // Listen opens a door on a loopback TCP address, "127.0.0.1:0" or "[::1]:50342".
 // Connections queue until [Door.Serve].
-func Listen(ctx context.Context, name, addr string, h http.Handler, log *slog.Logger) (*Door, error) {
+func Listen(ctx context.Context, cfg Config, addr string) (*Door, error) {
 	if err := CheckLoopback(addr); err != nil {
-		return nil, fmt.Errorf("door %s: %w", name, err)
+		return nil, fmt.Errorf("door %s: %w", cfg.Name, err)
 	}
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if err != nil {
-		return nil, fmt.Errorf("door %s: listening: %w", name, err)
+		return nil, fmt.Errorf("door %s: listening: %w", cfg.Name, err)
 	}
-	d := newDoor(name, l, h, log)
-	d.server.WriteTimeout = answerTimeout
-	return d, nil
+	return New(cfg, l), nil
 }
 
-// ListenUnix opens a door on a unix socket with the given mode. Its answers
-// may take as long as they like.
-func ListenUnix(ctx context.Context, name, path string, mode os.FileMode, h http.Handler, log *slog.Logger) (*Door, error) {
+// ListenUnix opens a door on a unix socket with the given mode.
+func ListenUnix(ctx context.Context, cfg Config, path string, mode os.FileMode) (*Door, error) {
+	name := cfg.Name
 	// sockaddr_un has 108 bytes; the kernel's own word for more is "invalid argument".
 	if len(path) > 107 {
 		return nil, fmt.Errorf("door %s: socket path is %d bytes long; at most 107 are allowed", name, len(path))
@@ -81,7 +92,7 @@ func ListenUnix(ctx context.Context, name, path string, mode os.FileMode, h http
 		l.Close()
 		return nil, fmt.Errorf("door %s: setting the socket's mode: %w", name, err)
 	}
-	return newDoor(name, l, h, log), nil
+	return New(cfg, l), nil
 }
 
 // removeStale takes away the socket of an agent that died; one that answers
@@ -107,20 +118,26 @@ func removeStale(path string) error {
 	return nil
 }
 
-func newDoor(name string, l net.Listener, h http.Handler, log *slog.Logger) *Door {
-	return &Door{name: name, listener: l, server: &http.Server{
-		Handler:           limited(h),
+// New makes a door of a listener that is open already and becomes the door's.
+func New(cfg Config, l net.Listener) *Door {
+	return &Door{name: cfg.Name, listener: l, server: &http.Server{
+		Handler:           limited(cfg.Handler),
 		ReadHeaderTimeout: headerTimeout,
+		WriteTimeout:      cfg.AnswerTimeout,
 		IdleTimeout:       idleTimeout,
 		// net/http adds 4096 bytes of slack of its own.
 		MaxHeaderBytes: MaxHeader - 4096,
 		// No ReadTimeout: its deadline would also end the watch for a client
 		// that goes away, and with it a request that waits for the control plane.
 		DisableGeneralOptionsHandler: true, // "OPTIONS *" is refused like the rest
-		ErrorLog:                     slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ErrorLog:                     slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			ev, err := caller.Identify(c, name)
-			return context.WithValue(ctx, callerKey{}, identified{ev, err})
+			id := &identified{done: make(chan struct{})}
+			go func() {
+				defer close(id.done)
+				id.ev, id.err = cfg.Identify(c)
+			}()
+			return context.WithValue(ctx, callerKey{}, id)
 		},
 	}}
 }
@@ -181,17 +198,24 @@ func (d *Door) Close(ctx context.Context) error {
 
 type callerKey struct{}
 
+// identified is the evidence about a connection once it is taken.
 type identified struct {
-	ev  evidence.Evidence
-	err error
+	done chan struct{} // closed when what follows is there
+	ev   evidence.Evidence
+	err  error
 }
 
 // Caller returns the evidence about the connection that a request came over.
 // An error means that nobody knows who asks, and nothing may be answered.
 func Caller(ctx context.Context) (evidence.Evidence, error) {
-	id, ok := ctx.Value(callerKey{}).(identified)
+	id, ok := ctx.Value(callerKey{}).(*identified)
 	if !ok {
 		return evidence.Evidence{}, errors.New("request did not come through a door")
 	}
-	return id.ev, id.err
+	select {
+	case <-id.done:
+		return id.ev, id.err
+	case <-ctx.Done():
+		return evidence.Evidence{}, fmt.Errorf("taking evidence: %w", ctx.Err())
+	}
 }

@@ -13,10 +13,16 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/innate-id/innate/internal/agent/caller"
 	"github.com/innate-id/innate/internal/agent/door"
+	"github.com/innate-id/innate/internal/evidence"
 )
 
-var quiet = slog.New(slog.DiscardHandler)
+func cfg(name string, h http.Handler) door.Config {
+	return door.Config{Name: name, Handler: h, Log: slog.New(slog.DiscardHandler), Identify: func(c net.Conn) (evidence.Evidence, error) {
+		return new(caller.Identifier).Identify(c, caller.From{Door: name})
+	}}
+}
 
 // who answers with the caller's evidence.
 func who(w http.ResponseWriter, r *http.Request) {
@@ -30,7 +36,7 @@ func TestDoorsAreLoopbackOnly(t *testing.T) {
 		"0.0.0.0:0", ":0", "[::]:0", "192.168.1.1:0", "169.254.169.254:80", "localhost:0", "example.com:0", "127.0.0.1", "2130706433:0",
 		"[::ffff:10.0.0.1]:0", "",
 	} {
-		d, err := door.Listen(t.Context(), "main", addr, http.NotFoundHandler(), quiet)
+		d, err := door.Listen(t.Context(), cfg("main", http.NotFoundHandler()), addr)
 		if err == nil {
 			d.Close(t.Context())
 			t.Errorf("Listen(%q) succeeded", addr)
@@ -39,7 +45,7 @@ func TestDoorsAreLoopbackOnly(t *testing.T) {
 		}
 	}
 	for _, addr := range []string{"127.0.0.1:0", "127.9.9.9:0"} {
-		d, err := door.Listen(t.Context(), "main", addr, http.NotFoundHandler(), quiet)
+		d, err := door.Listen(t.Context(), cfg("main", http.NotFoundHandler()), addr)
 		if err != nil {
 			t.Errorf("Listen(%q) = %v", addr, err)
 			continue
@@ -52,7 +58,7 @@ func TestDoorsAreLoopbackOnly(t *testing.T) {
 
 func TestEvidenceComesWithTheConnection(t *testing.T) {
 	t.Parallel()
-	tcp, err := door.Listen(t.Context(), "main", "127.0.0.1:0", http.HandlerFunc(who), quiet)
+	tcp, err := door.Listen(t.Context(), cfg("main", http.HandlerFunc(who)), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +74,7 @@ func TestEvidenceComesWithTheConnection(t *testing.T) {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	path := filepath.Join(dir, "s")
-	unix, err := door.ListenUnix(t.Context(), "run", path, 0o600, http.HandlerFunc(who), quiet)
+	unix, err := door.ListenUnix(t.Context(), cfg("run", http.HandlerFunc(who)), path, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +84,7 @@ func TestEvidenceComesWithTheConnection(t *testing.T) {
 	if got := get(t, "unix", path); !strings.HasPrefix(got, "door:run ") || !strings.Contains(got, want) || !strings.Contains(got, "grade:kernel") {
 		t.Errorf("evidence over a unix socket = %s, want %s in it", got, want)
 	}
-	if _, err := door.ListenUnix(t.Context(), "run", path, 0o600, http.HandlerFunc(who), quiet); err == nil || !strings.Contains(err.Error(), "another agent") {
+	if _, err := door.ListenUnix(t.Context(), cfg("run", http.HandlerFunc(who)), path, 0o600); err == nil || !strings.Contains(err.Error(), "another agent") {
 		t.Errorf("a second ListenUnix = %v, want another agent", err)
 	}
 }
@@ -114,7 +120,7 @@ func TestWhatADeadAgentLeftIsCleanedUp(t *testing.T) {
 	}
 	dead.SetUnlinkOnClose(false)
 	dead.Close()
-	d, err := door.ListenUnix(t.Context(), "run", path, 0o660, http.HandlerFunc(who), quiet)
+	d, err := door.ListenUnix(t.Context(), cfg("run", http.HandlerFunc(who)), path, 0o660)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,13 +134,13 @@ func TestWhatADeadAgentLeftIsCleanedUp(t *testing.T) {
 	if err := os.WriteFile(file, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := door.ListenUnix(t.Context(), "run", file, 0o600, http.HandlerFunc(who), quiet); err == nil {
+	if _, err := door.ListenUnix(t.Context(), cfg("run", http.HandlerFunc(who)), file, 0o600); err == nil {
 		t.Error("ListenUnix took a file's place")
 	}
 	if text, err := os.ReadFile(file); err != nil || string(text) != "precious" {
 		t.Errorf("the file is now %q, %v", text, err)
 	}
-	if _, err := door.ListenUnix(t.Context(), "run", "/tmp/"+strings.Repeat("x", 120), 0o600, http.HandlerFunc(who), quiet); err == nil || !strings.Contains(err.Error(), "107") {
+	if _, err := door.ListenUnix(t.Context(), cfg("run", http.HandlerFunc(who)), "/tmp/"+strings.Repeat("x", 120), 0o600); err == nil || !strings.Contains(err.Error(), "107") {
 		t.Errorf("ListenUnix with a long path = %v, want the limit", err)
 	}
 }

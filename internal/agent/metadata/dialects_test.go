@@ -15,8 +15,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/innate-id/innate/internal/agent/caller"
 	"github.com/innate-id/innate/internal/agent/door"
 	"github.com/innate-id/innate/internal/agent/metadata"
+	"github.com/innate-id/innate/internal/evidence"
 	"github.com/innate-id/innate/internal/fleetapi"
 	"github.com/innate-id/innate/internal/problem"
 )
@@ -51,7 +53,9 @@ func agent(asked *metadata.Query, fail error) metadata.Agent {
 // open serves h at a real door.
 func open(t *testing.T, h http.Handler) *door.Door {
 	t.Helper()
-	d, err := door.Listen(t.Context(), "main", "127.0.0.1:0", h, slog.New(slog.DiscardHandler))
+	d, err := door.Listen(t.Context(), door.Config{Name: "main", Handler: h, Log: slog.New(slog.DiscardHandler), Identify: func(c net.Conn) (evidence.Evidence, error) {
+		return new(caller.Identifier).Identify(c, caller.From{Door: "main"})
+	}}, "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
