@@ -13,6 +13,8 @@ package limit
 import (
 	"container/list"
 	"context"
+	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -48,6 +50,17 @@ type Config struct {
 // they need, far below what one host can answer.
 func Default() Config {
 	return Config{PerSecond: 200, Burst: 400, Wait: time.Second, Waiters: 200, Connections: 1024}
+}
+
+// Check says what is wrong with c.
+func (c Config) Check() error {
+	switch {
+	case c.PerSecond < 0 || c.Wait < 0 || c.Waiters < 0 || c.Connections < 0:
+		return errors.New("limits: a number is below 0; 0 means no limit")
+	case c.PerSecond > 0 && c.Burst < 1:
+		return fmt.Errorf("limits: burst is %d; with a rate, at least 1 was expected", c.Burst)
+	}
+	return nil
 }
 
 // Caller is who asks.
@@ -117,12 +130,12 @@ func (l *Limiter) queue(who Caller) (p *place, wait *rate.Reservation, err error
 	defer l.mu.Unlock()
 	p = l.place(who)
 	now := time.Now()
-	r := p.bucket.ReserveN(now, 1)
-	switch d := r.DelayFrom(now); {
-	case d <= 0:
+	if p.bucket.AllowN(now, 1) {
 		p.warned = false
 		return p, nil, nil
-	case d > l.cfg.Wait || p.waiting >= l.cfg.Waiters:
+	}
+	r := p.bucket.ReserveN(now, 1)
+	if r.DelayFrom(now) > l.cfg.Wait || p.waiting >= l.cfg.Waiters {
 		r.CancelAt(now)
 		return p, nil, problem.Errorf(problem.Throttled, "this caller asks more often than %v times a second, and %d times at once: "+
 			"keep the token until it is near its end, as the SDKs do", l.cfg.PerSecond, l.cfg.Burst)
