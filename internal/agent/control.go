@@ -18,6 +18,7 @@ import (
 //
 //	POST /starts  StartRequest -> StartResponse, and then the connection stays open
 //	GET  /status               -> Status
+//	GET  /explain?pid=N[&door=NAME][&resource=AUDIENCE][&identity=ID] -> Explanation
 //
 // Errors are a [fleetapi.Error]. Read a StartResponse with a JSON decoder, not
 // to the end of the body: the body ends when the start does. Closing the
@@ -67,8 +68,9 @@ func (a *Agent) controlHandler() http.Handler {
 	mux.Handle("GET /status", a.controlRoute(func(w http.ResponseWriter, _ *http.Request) error {
 		return json.NewEncoder(w).Encode(a.Status())
 	}))
+	mux.Handle("GET /explain", a.controlRoute(a.serveExplain))
 	mux.Handle("/", a.controlRoute(func(_ http.ResponseWriter, r *http.Request) error {
-		return problem.Errorf(problem.UnknownType, "there is no %s %s here; POST /starts and GET /status are", r.Method, r.URL.Path)
+		return problem.Errorf(problem.UnknownType, "there is no %s %s here; POST /starts, GET /status and GET /explain are", r.Method, r.URL.Path)
 	}))
 	return mux
 }
