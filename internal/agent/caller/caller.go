@@ -29,6 +29,9 @@ type From struct {
 	Door string
 	// Selectors are what the door alone proves ("vm:interface:tap3").
 	Selectors []evidence.Selector
+	// Sockets asks the kernel about a socket in the network namespace that the
+	// door is in; nil where that is the agent's own.
+	Sockets func(local, remote net.Addr) (*netlink.Socket, error)
 	// Captured says that only connections of which the kernel has a record may
 	// come in here.
 	Captured bool
@@ -56,6 +59,9 @@ func (i *Identifier) Identify(conn net.Conn, from From) (evidence.Evidence, erro
 		}
 		ev.Grade, ev.Selectors = evidence.GradeKernel, selectors(cred.Uid, cred.Gid)
 	case *net.TCPConn:
+		if len(from.Selectors) > 0 {
+			return placed(ev, c, from), nil
+		}
 		addr, ok := c.RemoteAddr().(*net.TCPAddr)
 		if !ok || !addr.IP.IsLoopback() {
 			return evidence.Evidence{}, fmt.Errorf("peer %v is not on this host", c.RemoteAddr())
@@ -69,6 +75,22 @@ func (i *Identifier) Identify(conn net.Conn, from From) (evidence.Evidence, erro
 	return ev, nil
 }
 
+// placed is the evidence about a peer whom the door alone tells from others:
+// whatever address it has, the kernel lets nobody else in there. In a
+// container's namespace the user is known too, by number only: names are the
+// container's own. It is found after the fact, and so is what is said of both.
+func placed(ev evidence.Evidence, c *net.TCPConn, from From) evidence.Evidence {
+	ev.Grade, ev.Selectors = evidence.GradeKernel, slices.Clone(from.Selectors)
+	if from.Sockets != nil {
+		if uid, ok := owner(from.Sockets, c); ok {
+			ev.Grade = evidence.GradeAfter
+			ev.Selectors = append(ev.Selectors, evidence.Selector("unix:uid:"+strconv.FormatUint(uint64(uid), 10)))
+		}
+	}
+	slices.Sort(ev.Selectors)
+	return ev
+}
+
 // tcpEstablished is a connected socket's state (Linux, net/tcp_states.h).
 const tcpEstablished = 1
 
@@ -76,8 +98,10 @@ const tcpEstablished = 1
 // false when it is closed or orphaned: such a one has no owner any more, and
 // the kernel says 0. The user is read before the inode, so that one orphaned
 // in between is seen to be.
-func socketOwner(c *net.TCPConn) (uid uint32, ok bool) {
-	s, err := netlink.SocketGet(c.RemoteAddr(), c.LocalAddr()) // as the peer has them
+func socketOwner(c *net.TCPConn) (uid uint32, ok bool) { return owner(netlink.SocketGet, c) }
+
+func owner(sockets func(local, remote net.Addr) (*netlink.Socket, error), c *net.TCPConn) (uid uint32, ok bool) {
+	s, err := sockets(c.RemoteAddr(), c.LocalAddr()) // as the peer has them
 	if err != nil || s.State != tcpEstablished || s.INode == 0 {
 		return 0, false
 	}
