@@ -131,8 +131,8 @@ func TestIMDSOnTheWire(t *testing.T) {
 		{"content type on a GET", get(tokenPath+goodQuery, "Content-Type: application/x-www-form-urlencoded\r\n", "Content-Length: 0\r\n"), 200, imdsBody},
 		{"ipv6 host", strings.Replace(get(tokenPath+goodQuery), "169.254.169.254", "[::1]:80", 1), 200, imdsBody},
 		{"localhost", strings.Replace(get(tokenPath+goodQuery), "169.254.169.254", "LocalHost:8080", 1), 200, imdsBody},
-		{"versions", get("/metadata/versions"), 200, `..."apiVersions":["2018-02-01",`},
-		{"versions without header", bare("/metadata/versions"), 400, missingHeader},
+		{"versions", get("/metadata/versions"), 200, `..."apiVersions":["2017-03-01",`},
+		{"versions without header", bare("/metadata/versions"), 400, `{"error":"Bad request. Required metadata header not specified"}`},
 
 		{"probe without query and header", bare(tokenPath), 400, missingHeader},
 		{"no header", bare(tokenPath + goodQuery), 400, missingHeader},
