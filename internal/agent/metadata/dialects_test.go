@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -42,6 +44,7 @@ func agent(asked *metadata.Query, fail error) metadata.Agent {
 			*asked = q
 			return fleetapi.TokenResponse{
 				AccessToken: "a.b.c", ClientID: "6f1e6a3c-0000-4000-8000-000000000002", Resource: q.Resource,
+				Principal: "6f1e6a3c-0000-4000-8000-000000000001", Identity: "/subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/u",
 				NotBefore: time.Unix(1795385300, 0), Expires: time.Unix(1795471999, 0),
 			}, fail
 		},
@@ -89,6 +92,18 @@ func raw(t *testing.T, d *door.Door, text string) (*http.Response, string) {
 		t.Fatal(err)
 	}
 	return resp, string(body)
+}
+
+// needRoot fails where a test needs root, unless INNATE_SKIP names it.
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Getuid() == 0 {
+		return
+	}
+	if slices.Contains(strings.Split(os.Getenv("INNATE_SKIP"), ","), "root") {
+		t.Skip("INNATE_SKIP says to go without root")
+	}
+	t.Fatal("giving a file to another user takes root: run the tests as root, or set INNATE_SKIP=root")
 }
 
 var guidForm = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)

@@ -31,7 +31,9 @@ func documented(fail error) metadata.Agent {
 	var asked metadata.Query
 	a := agent(&asked, fail)
 	a.Instance = func(context.Context, metadata.Caller) (fleetapi.Instance, error) { return machine, fail }
-	a.Attest = func(_ context.Context, _ metadata.Caller, nonce string) ([]byte, error) { return []byte("signed " + nonce), fail }
+	a.Attest = func(_ context.Context, _ metadata.Caller, nonce string) ([]byte, error) {
+		return []byte("signed " + nonce), fail
+	}
 	a.Tenant = func() string { return "7f1e6a3c-0000-4000-8000-000000000009" }
 	a.Interfaces = []metadata.Interface{{
 		MAC:       net.HardwareAddr{0x52, 0x54, 0, 0xab, 0xcd, 0x01},
