@@ -17,7 +17,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/innate-id/innate/internal/evidence"
@@ -29,9 +28,10 @@ type From struct {
 	Door string
 	// Selectors are what the door alone proves ("vm:interface:tap3").
 	Selectors []evidence.Selector
-	// Sockets asks the kernel about a socket in the network namespace that the
-	// door is in; nil where that is the agent's own.
-	Sockets func(local, remote net.Addr) (*netlink.Socket, error)
+	// Sockets asks the network namespace that the door is in; nil for the
+	// agent's own, where peers are on loopback. Only who is in that namespace
+	// may come in.
+	Sockets *Sockets
 	// Captured says that only connections of which the kernel has a record may
 	// come in here.
 	Captured bool
@@ -66,46 +66,13 @@ func (i *Identifier) Identify(conn net.Conn, from From) (evidence.Evidence, erro
 		if !ok || !addr.IP.IsLoopback() {
 			return evidence.Evidence{}, fmt.Errorf("peer %v is not on this host", c.RemoteAddr())
 		}
-		if uid, ok := socketOwner(c); ok {
+		if uid, ok := new(Sockets).owner(c); ok {
 			ev.Grade, ev.Selectors = evidence.GradeAfter, userSelectors(uid)
 		}
 	default:
 		return evidence.Evidence{}, fmt.Errorf("connection of type %T carries no evidence", conn)
 	}
 	return ev, nil
-}
-
-// placed is the evidence about a peer whom the door alone tells from others:
-// whatever address it has, the kernel lets nobody else in there. In a
-// container's namespace the user is known too, by number only: names are the
-// container's own. It is found after the fact, and so is what is said of both.
-func placed(ev evidence.Evidence, c *net.TCPConn, from From) evidence.Evidence {
-	ev.Grade, ev.Selectors = evidence.GradeKernel, slices.Clone(from.Selectors)
-	if from.Sockets != nil {
-		if uid, ok := owner(from.Sockets, c); ok {
-			ev.Grade = evidence.GradeAfter
-			ev.Selectors = append(ev.Selectors, evidence.Selector("unix:uid:"+strconv.FormatUint(uint64(uid), 10)))
-		}
-	}
-	slices.Sort(ev.Selectors)
-	return ev
-}
-
-// tcpEstablished is a connected socket's state (Linux, net/tcp_states.h).
-const tcpEstablished = 1
-
-// socketOwner asks the kernel (sock_diag(7)) who made the peer's socket. ok is
-// false when it is closed or orphaned: such a one has no owner any more, and
-// the kernel says 0. The user is read before the inode, so that one orphaned
-// in between is seen to be.
-func socketOwner(c *net.TCPConn) (uid uint32, ok bool) { return owner(netlink.SocketGet, c) }
-
-func owner(sockets func(local, remote net.Addr) (*netlink.Socket, error), c *net.TCPConn) (uid uint32, ok bool) {
-	s, err := sockets(c.RemoteAddr(), c.LocalAddr()) // as the peer has them
-	if err != nil || s.State != tcpEstablished || s.INode == 0 {
-		return 0, false
-	}
-	return s.UID, true
 }
 
 // userSelectors are a user by number, and by name where there is one.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -15,8 +16,10 @@ import (
 	"github.com/innate-id/innate/internal/evidence"
 )
 
-// Sockets asks the kernel about a TCP socket of a namespace, by its two ends.
-type Sockets func(local, remote net.Addr) (*netlink.Socket, error)
+// Enter begins to take evidence in a network namespace, of which it is given a
+// descriptor to use before it returns. leave is called when nobody is to be
+// identified any more.
+type Enter func(namespace int) (identify func(net.Conn) (evidence.Evidence, error), leave func(), err error)
 
 // ListenNamespace opens a door at 169.254.169.254:80 inside the network
 // namespace at path: a container's. The address is on the loopback interface
@@ -26,13 +29,13 @@ type Sockets func(local, remote net.Addr) (*netlink.Socket, error)
 //
 // path is where the namespace is mounted (/run/netns/web), or /proc/PID/ns/net;
 // then the door is shut for good when that process ends, for the next with its
-// number is another. cfg.Identify is not asked, identify is: only in the
-// namespace does the kernel know the peer's socket.
-func ListenNamespace(cfg Config, path string, identify func(net.Conn, Sockets) (evidence.Evidence, error)) (*Door, error) {
+// number is another. Evidence is taken as enter says and not by cfg.Identify:
+// only in the namespace does the kernel know the peer's socket.
+func ListenNamespace(cfg Config, path string, enter Enter) (*Door, error) {
 	if err := CheckNamespace(path); err != nil {
 		return nil, fmt.Errorf("door %s: %w", cfg.Name, err)
 	}
-	p := &namespacePlace{path: path, identify: identify}
+	p := &namespacePlace{path: path, visit: enter}
 	return at(cfg, p, Metadata.String()+" in "+path, nil), nil
 }
 
@@ -49,8 +52,8 @@ func CheckNamespace(path string) error {
 
 // namespacePlace is a network namespace at a path, whichever it is at the moment.
 type namespacePlace struct {
-	path     string
-	identify func(net.Conn, Sockets) (evidence.Evidence, error)
+	path  string
+	visit Enter
 
 	key string // as look saw it last
 	// process is a pidfd of the process that the path names; nil before it was
@@ -136,21 +139,42 @@ func (p *namespacePlace) listen(ctx context.Context) (*opening, error) {
 		s.leave()
 		return nil, err
 	}
-	sockets := func(local, remote net.Addr) (found *netlink.Socket, err error) {
-		err = s.ask(func(h *netlink.Handle) error {
-			found, err = h.SocketGet(local, remote)
-			return err
-		})
-		return found, err
+	identify, leave, err := p.visit(int(s.ns))
+	if err != nil {
+		l.Close()
+		undo()
+		s.leave()
+		return nil, fmt.Errorf("taking evidence in %s: %w", p.path, err)
 	}
-	return &opening{
-		listener: l,
-		identify: func(c net.Conn) (evidence.Evidence, error) { return p.identify(c, sockets) },
-		after: func() {
-			undo()
-			s.leave()
-		},
-	}, nil
+	v := &visits{identify: identify}
+	return &opening{listener: l, identify: v.take, after: func() {
+		v.end()
+		leave()
+		undo()
+		s.leave()
+	}}, nil
+}
+
+// visits lets none be identified by what was left already.
+type visits struct {
+	mu       sync.RWMutex // guards what follows
+	identify func(net.Conn) (evidence.Evidence, error)
+}
+
+func (v *visits) take(c net.Conn) (evidence.Evidence, error) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	if v.identify == nil {
+		return evidence.Evidence{}, errors.New("the network namespace is gone")
+	}
+	return v.identify(c)
+}
+
+// end waits for those who are being identified.
+func (v *visits) end() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.identify = nil
 }
 
 // within listens in s, which is what look saw if it is there still.
