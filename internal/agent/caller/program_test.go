@@ -298,7 +298,7 @@ func folder(t *testing.T) string {
 // recordOf plays the kernel: what it would write down of the process now. The
 // executable's numbers are those of the kernel's own structures, as
 // /proc/PID/maps shows them.
-func recordOf(t *testing.T, pid int) caller.Record {
+func recordOf(t testing.TB, pid int) caller.Record {
 	t.Helper()
 	read := func(name string) string {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, name))
@@ -351,7 +351,7 @@ func recordOf(t *testing.T, pid int) caller.Record {
 	return rec
 }
 
-func hierarchy(t *testing.T) string {
+func hierarchy(t testing.TB) string {
 	t.Helper()
 	root, err := caller.FindHierarchy("/proc")
 	if err != nil {
@@ -360,7 +360,7 @@ func hierarchy(t *testing.T) string {
 	return root
 }
 
-func inode(t *testing.T, path string) uint64 {
+func inode(t testing.TB, path string) uint64 {
 	t.Helper()
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
