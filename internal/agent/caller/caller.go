@@ -17,7 +17,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/innate-id/innate/internal/evidence"
@@ -77,11 +76,16 @@ const tcpEstablished = 1
 // the kernel says 0. The user is read before the inode, so that one orphaned
 // in between is seen to be.
 func socketOwner(c *net.TCPConn) (uid uint32, ok bool) {
-	s, err := netlink.SocketGet(c.RemoteAddr(), c.LocalAddr()) // as the peer has them
-	if err != nil || s.State != tcpEstablished || s.INode == 0 {
+	local, ok := c.RemoteAddr().(*net.TCPAddr) // as the peer has them
+	remote, also := c.LocalAddr().(*net.TCPAddr)
+	if !ok || !also {
 		return 0, false
 	}
-	return s.UID, true
+	s, err := lookUp(local, remote)
+	if err != nil || s.state != tcpEstablished || s.inode == 0 {
+		return 0, false
+	}
+	return s.uid, true
 }
 
 // userSelectors are a user by number, and by name where there is one.
