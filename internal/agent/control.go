@@ -82,11 +82,16 @@ func (a *Agent) controlRoute(h func(http.ResponseWriter, *http.Request) error) h
 		if err == nil {
 			return
 		}
-		p := problem.Of(err)
-		a.log.Info("control request refused", "route", r.Pattern, "kind", string(p.Kind), "err", err)
-		w.WriteHeader(metadata.Status(p.Kind))
-		_ = json.NewEncoder(w).Encode(fleetapi.Error{Kind: string(p.Kind), Detail: p.Detail})
+		a.log.Info("control request refused", "route", r.Pattern, "kind", string(problem.Of(err).Kind), "err", err)
+		a.controlProblem(w, err)
 	})
+}
+
+func (a *Agent) controlProblem(w http.ResponseWriter, err error) {
+	p := problem.Of(err)
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(metadata.Status(p.Kind))
+	_ = json.NewEncoder(w).Encode(fleetapi.Error{Kind: string(p.Kind), Detail: p.Detail})
 }
 
 func (a *Agent) serveStart(w http.ResponseWriter, r *http.Request) error {
@@ -139,14 +144,12 @@ func readStart(r *http.Request) (StartRequest, error) {
 // imdsFor returns the address of a door that answers programs of this user as
 // workload, or "".
 func (a *Agent) imdsFor(workload string, by evidence.Evidence) string {
-	a.feed.mu.Lock()
-	placements := a.feed.placements.Placements
-	a.feed.mu.Unlock()
+	book := a.feed.now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, d := range a.doors {
 		ev := evidence.Evidence{Door: d.Name(), Selectors: by.Selectors}
-		p, err := pick(placements, func(p fleetapi.Placement) bool { return admits(p, ev) })
+		p, err := book.find(sought{ev: ev})
 		if err == nil && sameResource(p.Resource, workload) {
 			return "http://" + d.Addr()
 		}

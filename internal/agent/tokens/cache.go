@@ -23,6 +23,7 @@ import (
 
 	"golang.org/x/sync/singleflight"
 
+	"github.com/innate-id/innate/internal/evidence"
 	"github.com/innate-id/innate/internal/fleetapi"
 	"github.com/innate-id/innate/internal/problem"
 )
@@ -47,8 +48,8 @@ const (
 	maxRecent = 1024
 )
 
-// Request asks for a token for a workload. All of it but the last two fields
-// is the key under which the token is kept.
+// Request asks for a token for a workload. What comes first is the key under
+// which the token is kept.
 type Request struct {
 	Workload, Placement, Audience string
 	// At most one of these names the identity.
@@ -60,6 +61,20 @@ type Request struct {
 	BypassCache bool
 	// RefreshSHA256 is the hex digest of a token not to be given again.
 	RefreshSHA256 string
+
+	// Evidence is what the control plane judges by.
+	Evidence evidence.Evidence
+	// Confirm is asked before a token is given away, and before that is on
+	// record: an error is the answer instead. would is why rules in audit mode
+	// would have refused it. May be nil.
+	Confirm func(fleetapi.TokenResponse) (would string, err error)
+}
+
+func (r Request) confirm(tok fleetapi.TokenResponse) (would string, err error) {
+	if r.Confirm == nil {
+		return "", nil
+	}
+	return r.Confirm(tok)
 }
 
 // cacheKey is what tells tokens apart. The workload and the placement are as the
@@ -88,7 +103,15 @@ func (r Request) flight() string {
 
 func (r Request) wire() fleetapi.TokenRequest {
 	return fleetapi.TokenRequest{Workload: r.Workload, Placement: r.Placement, Audience: r.Audience,
-		ClientID: r.ClientID, ObjectID: r.ObjectID, ResourceID: r.ResourceID, Caller: r.Caller}
+		ClientID: r.ClientID, ObjectID: r.ObjectID, ResourceID: r.ResourceID, Caller: r.Caller, Evidence: wire(r.Evidence)}
+}
+
+func wire(ev evidence.Evidence) fleetapi.Evidence {
+	out := fleetapi.Evidence{Door: ev.Door, Grade: ev.Grade.String(), Interpreter: ev.Interpreter}
+	for _, s := range ev.Selectors {
+		out.Selectors = append(out.Selectors, string(s))
+	}
+	return out
 }
 
 // Config is what a [Cache] needs.
@@ -170,8 +193,11 @@ func (c *Cache) Get(ctx context.Context, req Request) (fleetapi.TokenResponse, e
 		tok, led, err = c.ask(ctx, req)
 	}
 	switch {
-	case err == nil && led:
-		return tok, nil // the control plane has it on record
+	case err == nil && led: // the control plane has it on record
+		if _, err := req.confirm(tok); err != nil {
+			return fleetapi.TokenResponse{}, err
+		}
+		return tok, nil
 	case err == nil:
 		return c.remembered(tok, req, false)
 	case problem.Is(err, problem.Unavailable) && c.cfg.ServeStale && !req.BypassCache:
@@ -194,8 +220,12 @@ func Definite(err error) bool {
 
 // remembered puts an answer that the control plane does not know of on record.
 func (c *Cache) remembered(tok fleetapi.TokenResponse, req Request, stale bool) (fleetapi.TokenResponse, error) {
-	err := c.cfg.Record(fleetapi.Served{At: c.cfg.Now().UTC(), Count: 1, Workload: req.Workload, Principal: tok.Principal,
-		Audience: req.Audience, TokenID: tok.TokenID, Caller: req.Caller, Stale: stale})
+	would, err := req.confirm(tok)
+	if err != nil {
+		return fleetapi.TokenResponse{}, err
+	}
+	err = c.cfg.Record(fleetapi.Served{At: c.cfg.Now().UTC(), Count: 1, Workload: req.Workload, Principal: tok.Principal,
+		Audience: req.Audience, TokenID: tok.TokenID, Caller: req.Caller, Stale: stale, Would: would})
 	if err != nil {
 		return fleetapi.TokenResponse{}, err
 	}
@@ -332,6 +362,7 @@ func (c *Cache) keep(key cacheKey, req Request, tok fleetapi.TokenResponse) bool
 		c.remove(el)
 	}
 	sum := sha256.Sum256([]byte(tok.AccessToken))
+	req.Evidence, req.Confirm = evidence.Evidence{}, nil // one caller's, and the token is kept for all alike
 	e := &entry{key: key, req: req, tok: tok, sha: hex.EncodeToString(sum[:]), refreshAt: refreshAt(c.cfg.Now(), tok.Expires)}
 	if c.overtaken(e) {
 		return false
