@@ -17,6 +17,7 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"github.com/innate-id/innate/internal/agent"
+	"github.com/innate-id/innate/internal/agent/limit"
 )
 
 // config is the agent's configuration file. An unknown key is an error.
@@ -57,10 +58,38 @@ type config struct {
 	// the agent's own user and root; "0666" lets every user ask, and a
 	// placement for that user is still needed to be given anything.
 	ControlSocketMode string `yaml:"control_socket_mode"`
+	// limits are what one caller may take, so that a program in a loop takes
+	// nothing from the others. A number that is not given has its default, 0
+	// means no limit.
+	Limits limits `yaml:"limits"`
 	// offline is what to do when the control plane cannot be reached: "serve"
 	// (default) gives out remembered tokens until they end, "refuse" gives out
 	// nothing.
 	Offline string `yaml:"offline"`
+}
+
+type limits struct {
+	// per_second is how many requests are answered on average (200), burst
+	// how many at once (400).
+	PerSecond *float64 `yaml:"per_second"`
+	Burst     *int     `yaml:"burst"`
+	// connections is how many may be open at once (1024).
+	Connections *int `yaml:"connections"`
+}
+
+// agent is the limits with their defaults.
+func (l limits) agent() *limit.Config {
+	c := limit.Default()
+	if l.PerSecond != nil {
+		c.PerSecond = *l.PerSecond
+	}
+	if l.Burst != nil {
+		c.Burst = *l.Burst
+	}
+	if l.Connections != nil {
+		c.Connections = *l.Connections
+	}
+	return &c
 }
 
 // load reads a configuration file and makes its agent. The error has all
@@ -91,7 +120,7 @@ func (c *config) agent() (agent.Config, error) {
 	var faults []error
 	cfg := agent.Config{
 		ControlPlane: c.ControlPlane, StateDir: c.StateDir, AppListen: c.AppListen,
-		ControlSocket: c.ControlSocket, Offline: c.Offline,
+		ControlSocket: c.ControlSocket, Offline: c.Offline, Limits: c.Limits.agent(),
 	}
 	if cfg.ControlSocket == "" {
 		cfg.ControlSocket = "/run/innate/agent.sock"

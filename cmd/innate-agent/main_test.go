@@ -71,7 +71,8 @@ doors: [{name: run, listen: "127.0.0.1:0"}, {name: vm, listen: "0.0.0.0:80"}]
 app_listen: "*:80"
 control_socket_mode: "rw"
 offline: maybe
-`, open), []string{"https://", "ca.pem", "connect_to", "chmod 600", `"run"`, "0.0.0.0:80", "*:80", `"rw"`, "maybe", "state directory"}},
+limits: {per_second: -1}
+`, open), []string{"limits", "https://", "ca.pem", "connect_to", "chmod 600", `"run"`, "0.0.0.0:80", "*:80", `"rw"`, "maybe", "state directory"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
