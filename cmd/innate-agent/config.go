@@ -58,38 +58,48 @@ type config struct {
 	// the agent's own user and root; "0666" lets every user ask, and a
 	// placement for that user is still needed to be given anything.
 	ControlSocketMode string `yaml:"control_socket_mode"`
-	// limits are what one caller may take, so that a program in a loop takes
-	// nothing from the others. A number that is not given has its default, 0
-	// means no limit.
-	Limits limits `yaml:"limits"`
 	// offline is what to do when the control plane cannot be reached: "serve"
 	// (default) gives out remembered tokens until they end, "refuse" gives out
 	// nothing.
 	Offline string `yaml:"offline"`
+	// limits are what one caller may take, so that a program in a loop takes
+	// nothing from the others. Who is over them waits its turn, or is refused
+	// with 429.
+	Limits limits `yaml:"limits"`
 }
 
+// limits are [limit.Config] in the file's words. What is absent has its default.
 type limits struct {
-	// per_second is how many requests are answered on average (200), burst
-	// how many at once (400).
+	// per_second is how many requests a second one caller is answered on
+	// average. Default 200; 0 means no limit.
 	PerSecond *float64 `yaml:"per_second"`
-	Burst     *int     `yaml:"burst"`
-	// connections is how many may be open at once (1024).
+	// burst is how many requests may come at once. Default 400.
+	Burst *int `yaml:"burst"`
+	// wait is how long a request above that waits for its turn at most, as
+	// "500ms" or "2s". Default 1s.
+	Wait *time.Duration `yaml:"wait"`
+	// waiting is how many requests of one caller wait at once. Default 200.
+	Waiting *int `yaml:"waiting"`
+	// connections is how many connections one caller may have open; all
+	// programs of one user together may have four times as many. Default 1024;
+	// 0 means no limit.
 	Connections *int `yaml:"connections"`
 }
 
-// agent is the limits with their defaults.
-func (l limits) agent() *limit.Config {
+func (l limits) config() *limit.Config {
 	c := limit.Default()
-	if l.PerSecond != nil {
-		c.PerSecond = *l.PerSecond
-	}
-	if l.Burst != nil {
-		c.Burst = *l.Burst
-	}
-	if l.Connections != nil {
-		c.Connections = *l.Connections
-	}
+	set(&c.PerSecond, l.PerSecond)
+	set(&c.Burst, l.Burst)
+	set(&c.Wait, l.Wait)
+	set(&c.Waiters, l.Waiting)
+	set(&c.Connections, l.Connections)
 	return &c
+}
+
+func set[T any](to *T, v *T) {
+	if v != nil {
+		*to = *v
+	}
 }
 
 // load reads a configuration file and makes its agent. The error has all
@@ -120,7 +130,7 @@ func (c *config) agent() (agent.Config, error) {
 	var faults []error
 	cfg := agent.Config{
 		ControlPlane: c.ControlPlane, StateDir: c.StateDir, AppListen: c.AppListen,
-		ControlSocket: c.ControlSocket, Offline: c.Offline, Limits: c.Limits.agent(),
+		ControlSocket: c.ControlSocket, Offline: c.Offline, Limits: c.Limits.config(),
 	}
 	if cfg.ControlSocket == "" {
 		cfg.ControlSocket = "/run/innate/agent.sock"

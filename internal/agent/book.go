@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"github.com/innate-id/innate/internal/evidence"
@@ -39,6 +40,11 @@ type doorPlacements struct {
 // rules are the caller rules of one resource.
 type rules struct {
 	list []evidence.Rule
+	// by finds a rule by one of its selectors, as placements are found. Each
+	// list, and the one for nobody, ends with rules that match nobody, so that
+	// it is never empty of what counts: no rule at all would mean yes.
+	by     map[evidence.Selector][]evidence.Rule
+	nobody []evidence.Rule
 	// broken says why nothing on the resource is given to anybody: its rules
 	// cannot be read, and none must count as half of what was meant.
 	broken string
@@ -65,6 +71,7 @@ func newBook(p fleetapi.Placements, log *slog.Logger) *book {
 		b.rules[k].add(r)
 	}
 	for k, r := range b.rules {
+		r.index()
 		if r.broken != "" {
 			log.Error("caller rules cannot be read; nothing is given to any caller of the resource", "resource", k, "fault", r.broken)
 		}
@@ -73,25 +80,73 @@ func newBook(p fleetapi.Placements, log *slog.Logger) *book {
 }
 
 func (d *doorPlacements) index() {
-	count := map[evidence.Selector]int{}
+	var count tally
 	for _, p := range d.all {
-		for _, s := range p.required {
-			count[s]++
-		}
+		count.add(p.required)
 	}
 	for _, p := range d.all {
 		if len(p.required) == 0 {
 			d.any = append(d.any, p)
 			continue
 		}
-		rare := p.required[0]
-		for _, s := range p.required {
-			if count[s] < count[rare] {
-				rare = s
-			}
-		}
-		d.by[rare] = append(d.by[rare], p)
+		k := count.rarest(p.required)
+		d.by[k] = append(d.by[k], p)
 	}
+}
+
+func (r *rules) index() {
+	var count tally
+	for _, x := range r.list {
+		count.add(x.Selectors)
+		if !slices.ContainsFunc(r.nobody, func(n evidence.Rule) bool { return n.Enforce == x.Enforce }) {
+			r.nobody = append(r.nobody, evidence.Rule{Enforce: x.Enforce})
+		}
+	}
+	r.by = map[evidence.Selector][]evidence.Rule{}
+	for _, x := range r.list {
+		if len(x.Selectors) == 0 {
+			continue // it matches nobody, and spoils the list
+		}
+		k := count.rarest(x.Selectors)
+		r.by[k] = append(r.by[k], x)
+	}
+	for k, list := range r.by {
+		r.by[k] = append(list, r.nobody...)
+	}
+}
+
+// about returns the rules that could match a caller, and some that do not.
+func (r *rules) about(ev evidence.Evidence) []evidence.Rule {
+	found, several := r.nobody, false
+	for _, s := range ev.Selectors {
+		switch list := r.by[s]; {
+		case len(list) == 0:
+		case several:
+			found = append(found, list...)
+		case len(found) > len(r.nobody):
+			found, several = slices.Concat(found, list), true
+		default:
+			found = list
+		}
+	}
+	return found
+}
+
+// tally counts how many have a selector.
+type tally map[evidence.Selector]int
+
+func (t *tally) add(selectors []evidence.Selector) {
+	if *t == nil {
+		*t = tally{}
+	}
+	for _, s := range selectors {
+		(*t)[s]++
+	}
+}
+
+// rarest is the one of the selectors that fewest have.
+func (t tally) rarest(selectors []evidence.Selector) evidence.Selector {
+	return slices.MinFunc(selectors, func(a, b evidence.Selector) int { return t[a] - t[b] })
 }
 
 // add reads one rule. An unknown mode or grade makes one that counts and
@@ -200,7 +255,7 @@ func (b *book) judge(workload string, ev evidence.Evidence, want evidence.Want) 
 	case r.broken != "":
 		return evidence.Verdict{Reason: "the caller rules of the resource cannot be read by this agent (" + r.broken + ")"}
 	}
-	return evidence.Judge(r.list, ev, want)
+	return evidence.Judge(r.about(ev), ev, want)
 }
 
 // decision is a placement and what the rules of its resource say.
