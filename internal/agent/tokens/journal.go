@@ -228,9 +228,20 @@ func (j *Journal) Run(ctx context.Context, send func(context.Context, fleetapi.E
 func (j *Journal) Ship(ctx context.Context, send func(context.Context, fleetapi.EventsRequest) error) error {
 	j.shipping.Lock()
 	defer j.shipping.Unlock()
-	if err := j.rotate(); err != nil {
-		return err
+	// What is written while older records wait is shipped when those are.
+	for range 2 {
+		all, err := j.rotate()
+		if err != nil {
+			return err
+		}
+		if err := j.shipWaiting(ctx, send); err != nil || all {
+			return err
+		}
 	}
+	return nil
+}
+
+func (j *Journal) shipWaiting(ctx context.Context, send func(context.Context, fleetapi.EventsRequest) error) error {
 	for {
 		s := j.oldest()
 		if s == nil {
@@ -272,23 +283,24 @@ func (j *Journal) shipped(s *segment) error {
 
 // rotate lets the active file wait and begins a new one. While older files
 // wait the active one grows on: repeats then count in one place, not in one
-// file for each half second that the control plane is away.
-func (j *Journal) rotate() error {
+// file for each half second that the control plane is away. all says that what
+// is on record now waits.
+func (j *Journal) rotate() (all bool, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.file == nil || len(j.waiting) > 0 || j.active.records == 0 {
-		return nil
+		return len(j.waiting) == 0, nil
 	}
 	old, file := j.active, j.file
 	if err := j.begin(old.next()); err != nil {
-		return err
+		return false, err
 	}
 	old.index = nil
 	j.waiting = append(j.waiting, old)
 	if err := errors.Join(file.Close(), old.counts.close()); err != nil {
-		return fmt.Errorf("closing a journal file: %w", err)
+		return false, fmt.Errorf("closing a journal file: %w", err)
 	}
-	return nil
+	return true, nil
 }
 
 // begin makes a new file the active one, whose first batch has a number of at

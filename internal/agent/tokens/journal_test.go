@@ -132,6 +132,20 @@ func TestBatchIsSentUnderOneNumberUntilAcknowledged(t *testing.T) {
 	}
 }
 
+// An agent that stops ships once: also what came while older records waited.
+func TestOneShipmentIsAllThatThereIs(t *testing.T) {
+	t.Parallel()
+	j := journal(t, t.TempDir(), 0)
+	served(t, j, "one", at)
+	if err := j.Ship(t.Context(), func(context.Context, fleetapi.EventsRequest) error { return errors.New("cut off") }); err == nil {
+		t.Fatal("Ship reported no error")
+	}
+	served(t, j, "two", at)
+	if got := ship(t, j); len(got) != 2 || got[1].Served[0].Caller != "two" {
+		t.Errorf("shipped %+v, want what waited and what came after it", got)
+	}
+}
+
 func TestNumbersRiseWhenTheStateIsLost(t *testing.T) {
 	t.Parallel()
 	old, anew := t.TempDir(), t.TempDir()
