@@ -22,6 +22,20 @@ func (t imdsToken) appendJSON(b []byte) []byte {
 		"ext_expires_in", t.ExtExpiresIn, "not_before", t.NotBefore, "resource", t.Resource, "token_type", t.TokenType)
 }
 
+func (t arcToken) appendJSON(b []byte) []byte {
+	b = t.imdsToken.appendJSON(b)
+	b = b[:len(b)-1]
+	for _, m := range [][2]string{{"object_id", t.ObjectID}, {"msi_res_id", t.MsiResourceID}, {"mi_res_id", t.MiResourceID}} {
+		if m[1] != "" {
+			b = append(b, ',')
+			b = quoted(b, m[0])
+			b = append(b, ':')
+			b = quoted(b, m[1])
+		}
+	}
+	return append(b, '}')
+}
+
 func (t appServiceToken) appendJSON(b []byte) []byte {
 	return object(b, "access_token", t.AccessToken, "client_id", t.ClientID, "expires_in", t.ExpiresIn, "expires_on", t.ExpiresOn,
 		"resource", t.Resource, "token_type", t.TokenType)
