@@ -429,3 +429,28 @@ func TestExecProgramsReadSecrets(t *testing.T) {
 		})
 	}
 }
+
+// On a host with an agent, a step can be a resource that is placed there for
+// its user: no variable, no running "innate dev" of its own.
+func TestExecAsAResourceOfAnAgent(t *testing.T) {
+	t.Parallel()
+	in := start(t)
+	value := in.canary(t, "canary")
+	work := builder{uid: os.Getuid()}.folder(t)
+	for id, want := range map[string]int{in.Resources["vm1"].ID: 0, in.Resources["vm2"].ID: 125, in.id("Microsoft.Compute/virtualMachines", "none"): 125} {
+		cmd := exec.Command(filepath.Join(bin, "innate"), "exec", "--agent-socket", filepath.Join(in.dir, "agent.sock"), "--as", id,
+			"--secret", "P="+in.Vaults["demo"]+"/secrets/canary", "--", "sh", "-c", `printf %s "$P" | sha256sum`)
+		for _, kv := range in.outside(t, work) {
+			if !strings.HasPrefix(kv, "IDENTITY_") && !strings.HasPrefix(kv, "AZURE_") {
+				cmd.Env = append(cmd.Env, kv)
+			}
+		}
+		out, err := cmd.CombinedOutput()
+		if cmd.ProcessState.ExitCode() != want {
+			t.Errorf("as %s: %s, %v; want exit code %d", id, out, err, want)
+		}
+		if got := strings.Contains(string(out), fmt.Sprintf("%x", sha256.Sum256([]byte(value)))); got != (want == 0) {
+			t.Errorf("as %s it printed %s", id, out)
+		}
+	}
+}
