@@ -37,8 +37,9 @@ one that programs have there; else that of --as. All are read before the command
 
   --secret ENV=VAULT/NAME    in the command's environment, and in no other
   --file PATH=VAULT/NAME     in a file in memory, read-only, which is there while the command runs. PATH is a link to
-                             it. As root the file is in a mount namespace of the command's own; else in a folder of
-                             this user's in XDG_RUNTIME_DIR or /dev/shm.
+                             it. As root the file is in a mount namespace of the command's own, where a daemon that
+                             the command asks (docker) does not find it, and what the command mounts ends with it;
+                             else in a folder of this user's in XDG_RUNTIME_DIR or /dev/shm.
 
 VAULT/NAME may have a version, VAULT/NAME/VERSION, and may be a URL, https://x.vault.D/secrets/NAME.
 
@@ -171,10 +172,12 @@ func (x *execution) runMasked(set *mask.Set, env []string, prepare func() error)
 	if err != nil {
 		return failure{exitNothingRan, err}
 	}
-	stderr, err := passOn(set, os.Stderr)
-	if err != nil {
-		out.started()
-		return failure{exitNothingRan, errors.Join(err, out.end())}
+	stderr := out // one pipe keeps the order of what goes to one place
+	if !sameFile(os.Stdout, os.Stderr) {
+		if stderr, err = passOn(set, os.Stderr); err != nil {
+			out.started()
+			return failure{exitNothingRan, errors.Join(err, out.end())}
+		}
 	}
 	err = child{
 		args: x.command, env: env, stdout: out.w, stderr: stderr.w, bound: true,
@@ -188,7 +191,11 @@ func (x *execution) runMasked(set *mask.Set, env []string, prepare func() error)
 	}.run()
 	out.started()
 	stderr.started()
-	return firstOf(err, errors.Join(out.end(), stderr.end()))
+	ended := out.end()
+	if stderr != out {
+		ended = errors.Join(ended, stderr.end())
+	}
+	return firstOf(err, ended)
 }
 
 // environment is the command's: ours, and the secrets.

@@ -35,6 +35,13 @@ func passOn(set *mask.Set, to *os.File) (*output, error) {
 	return o, nil
 }
 
+// sameFile reports whether two files are one: a log, a terminal.
+func sameFile(a, b *os.File) bool {
+	fa, aerr := a.Stat()
+	fb, berr := b.Stat()
+	return aerr == nil && berr == nil && os.SameFile(fa, fb)
+}
+
 // started closes our end of what the command writes to: from then on the
 // output ends with its last writer.
 func (o *output) started() { o.once.Do(func() { _ = o.w.Close() }) }
