@@ -454,3 +454,51 @@ func TestExecAsAResourceOfAnAgent(t *testing.T) {
 		}
 	}
 }
+
+// atTheAddress makes a network of its own in which vm1's door answers at
+// 169.254.169.254, as on a host whose agent has it, and runs a step there that
+// has no variable to go by.
+const atTheAddress = `
+ip link set lo up
+ip addr add 169.254.169.254/32 dev lo
+innate dev --data "$1" --port 0 > "$1.log" 2>&1 & dev=$!
+trap 'kill $dev; wait $dev; kill ${forward:-$dev} 2>/dev/null || :' EXIT
+until grep -q ^ready "$1.log"; do kill -0 $dev; sleep 0.1; done
+port=$(python3 -c '
+import json, sys, urllib.parse
+print(urllib.parse.urlsplit(json.load(open(sys.argv[1]))["resources"]["vm1"]["env"]["ARM_MSI_ENDPOINT"]).port)' "$1/dev.json")
+python3 -c '
+import socket, sys, threading
+def copy(a, b):
+    while data := a.recv(65536): b.sendall(data)
+    b.shutdown(socket.SHUT_WR)
+s = socket.create_server(("169.254.169.254", 80))
+print("up", flush=True)
+while True:
+    a = s.accept()[0]
+    b = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+    for x, y in ((a, b), (b, a)): threading.Thread(target=copy, args=(x, y), daemon=True).start()' $port > "$1.up" & forward=$!
+until grep -q up "$1.up"; do kill -0 $forward; sleep 0.1; done
+env -i "PATH=$PATH" "INNATE_DATA=$1" innate exec --secret P=demo/greeting -- sh -c 'env | grep -c -e ^IDENTITY_ -e ^AZURE_; printf %s "$P" | sha256sum'`
+
+func TestExecAtTheMetadataAddress(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		if !skipped("root") {
+			t.Fatal("making a network namespace takes root: run the tests as root, or set INNATE_SKIP=root")
+		}
+		t.Skip("root is in INNATE_SKIP")
+	}
+	need(t, "python3")
+	need(t, "ip")
+	data := filepath.Join(t.TempDir(), "data")
+	cmd := exec.Command("unshare", "--net", "sh", "-ec", atTheAddress, "sh", data)
+	cmd.Env = cleanEnv()
+	watchdog := time.AfterFunc(commandLimit, func() { _ = cmd.Process.Signal(syscall.SIGTERM) })
+	defer watchdog.Stop()
+	out, err := cmd.CombinedOutput()
+	if want := fmt.Sprintf("0\n%x  -\n", sha256.Sum256([]byte(greeting))); err != nil || string(out) != want {
+		log, _ := os.ReadFile(data + ".log") // it helps to see why
+		t.Errorf("the step printed %q, %v; want %q\n%s", out, err, want, log)
+	}
+}
