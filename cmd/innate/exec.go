@@ -146,11 +146,11 @@ func (x *execution) run(ctx context.Context) error {
 		return failure{exitNothingRan, err}
 	}
 	err = x.runMasked(set, env, func() error { return files.make(x.grants, values) })
-	if rerr := files.remove(); rerr != nil {
-		fmt.Fprintln(os.Stderr, "innate:", rerr)
-		err = firstOf(err, failure{exitNothingRan, rerr})
+	left := files.remove()
+	if left != nil && err != nil { // said here, because the command's exit code is what we end with
+		fmt.Fprintln(os.Stderr, "innate:", left)
 	}
-	return err
+	return firstOf(err, left)
 }
 
 // firstOf is the first error: the command's own exit code says more than ours.
