@@ -62,6 +62,7 @@ type Wanted struct {
 type Fleet struct {
 	Store Store
 	Ring  *keyring.Ring
+	Names web.Names
 	// Issue mints: the token service's part, given the host as the caller.
 	Issue func(ctx context.Context, c access.Caller, w Wanted) (fleetapi.TokenResponse, error)
 	// Authorize answers whether the caller may do the action at the scope.

@@ -66,6 +66,22 @@ func (f *Fleet) Handler(log *slog.Logger) http.Handler {
 		out, err := f.Token(r.Context(), h, req)
 		return answer(w, out, err)
 	}))
+	mux.Handle("POST "+fleetapi.PathInstance, as(func(w http.ResponseWriter, r *http.Request, h Host) error {
+		var req fleetapi.InstanceRequest
+		if err := web.ReadJSON(r, &req); err != nil {
+			return err
+		}
+		out, err := f.Instance(r.Context(), h, req)
+		return answer(w, out, err)
+	}))
+	mux.Handle("POST "+fleetapi.PathAttest, as(func(w http.ResponseWriter, r *http.Request, h Host) error {
+		var req fleetapi.AttestRequest
+		if err := web.ReadJSON(r, &req); err != nil {
+			return err
+		}
+		out, err := f.Attest(r.Context(), h, req)
+		return answer(w, out, err)
+	}))
 	mux.Handle("POST "+fleetapi.PathEvents, as(func(w http.ResponseWriter, r *http.Request, h Host) error {
 		var req fleetapi.EventsRequest
 		if err := web.ReadJSON(r, &req); err != nil {
