@@ -116,7 +116,7 @@ func hostURI(h Host) *url.URL {
 // Enrol spends a one-time token and certifies the key in the request.
 func (f *Fleet) Enrol(ctx context.Context, r fleetapi.EnrolRequest) (fleetapi.EnrolResponse, error) {
 	var out fleetapi.EnrolResponse
-	ev := audit.Event{At: f.Now(), Action: "Innate.Fleet/hosts/enrol/action", Outcome: audit.Allowed, Reason: "one-time token", Request: web.RequestID(ctx)}
+	ev := audit.Event{At: f.Now(), Action: actionEnrol, Outcome: audit.Allowed, Reason: "one-time token", Request: web.RequestID(ctx)}
 	err := f.Store.Enrol(ctx, hash(r.Token), f.Now(), &ev, func(h Host) (Certificate, error) {
 		ev.Principal, ev.Name, ev.Host = "host:"+h.UID, h.ID.Name(), h.ID.Name()
 		var cert Certificate

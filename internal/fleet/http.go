@@ -21,6 +21,10 @@ func (f *Fleet) Handler(log *slog.Logger) http.Handler {
 		if err := web.ReadJSON(r, &req); err != nil {
 			return err
 		}
+		if req.Token == "" && r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+			out, err := f.EnrolKnown(r.Context(), r.TLS.PeerCertificates, req)
+			return answer(w, out, err)
+		}
 		out, err := f.Enrol(r.Context(), req)
 		return answer(w, out, err)
 	}))
