@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"net/url"
@@ -64,7 +65,10 @@ type Why struct {
 type question struct {
 	pid  int
 	door string // "": every door
-	want evidence.Want
+	// workload is the resource that a start would ask to be; empty to be told
+	// which may be asked for.
+	workload string
+	want     evidence.Want
 }
 
 // serveExplain answers root, and who runs the process: what a caller is, is
@@ -95,14 +99,14 @@ func readQuestion(raw string) (q question, err error) {
 		return q, &problem.Error{Kind: problem.Invalid, Detail: "the query string does not parse", Err: err}
 	}
 	for k, v := range values {
-		if !slices.Contains([]string{"pid", "door", "resource", "identity"}, k) || len(v) > 1 {
-			return q, problem.Errorf(problem.Invalid, "pid, door, resource and identity were expected, each once; there is %q", problem.Clip(k))
+		if !slices.Contains([]string{"pid", "door", "workload", "resource", "identity"}, k) || len(v) > 1 {
+			return q, problem.Errorf(problem.Invalid, "pid, door, workload, resource and identity were expected, each once; there is %q", problem.Clip(k))
 		}
 	}
 	if q.pid, err = strconv.Atoi(values.Get("pid")); err != nil || q.pid < 1 {
 		return q, problem.Errorf(problem.Invalid, "pid is %q; a process id was expected", problem.Clip(values.Get("pid")))
 	}
-	q.door = values.Get("door")
+	q.door, q.workload = values.Get("door"), values.Get("workload")
 	q.want.Audience = values.Get("resource")
 	if id := values.Get("identity"); id != "" {
 		q.want.Named = true
@@ -145,11 +149,13 @@ func (a *Agent) explain(q question, asker evidence.Selector) (Explanation, error
 		if err != nil {
 			return Explanation{}, &problem.Error{Kind: problem.Invalid, Detail: "there is no process " + strconv.Itoa(q.pid) + " that could be looked at", Err: err}
 		}
+		s := sought{ev: ev}
 		if name == RunDoor {
-			ev.Grade = evidence.GradeSecret // what a start has
+			s.ev.Grade = evidence.GradeSecret // what a start has
+			s.resource = q.workload
 		}
 		out.Executable, out.Interpreter = ev.Process.Executable, ev.Interpreter
-		out.Doors = append(out.Doors, book.explain(ev, q.want, asker == root))
+		out.Doors = append(out.Doors, book.explain(s, q.want, asker == root))
 	}
 	return out, nil
 }
@@ -163,48 +169,58 @@ func (a *Agent) doorNames() (names []string) {
 	return names
 }
 
-// explain decides as decide does, and says why not otherwise.
-func (b *book) explain(ev evidence.Evidence, want evidence.Want, others bool) DoorExplanation {
-	out := DoorExplanation{Door: ev.Door, Grade: ev.Grade.String()}
-	for _, s := range ev.Selectors {
-		out.Selectors = append(out.Selectors, string(s))
+// explain decides as decide does, and says why not otherwise. others names the
+// placements that are none of the caller's.
+func (b *book) explain(s sought, want evidence.Want, others bool) DoorExplanation {
+	out := DoorExplanation{Door: s.ev.Door, Grade: s.ev.Grade.String()}
+	for _, sel := range s.ev.Selectors {
+		out.Selectors = append(out.Selectors, string(sel))
 	}
-	best, err := b.find(sought{ev: ev})
-	if err != nil {
+	best, err := b.find(s)
+	switch {
+	case s.ev.Door == RunDoor && s.resource == "":
+		best = nil
+		out.Reason = "a start says which resource it is; say which one to have it explained"
+	case err != nil:
 		out.Reason = problem.Of(err).Detail
-	} else {
+	default:
 		out.Placement, out.Resource = best.Name, best.Resource
 	}
-	if d := b.doors[ev.Door]; d != nil {
+	if d := b.doors[s.ev.Door]; d != nil {
 		for _, p := range d.all {
-			if p == best {
-				continue
-			}
-			why := ev.Lacks(p.required)
-			if why != "" && !others {
+			why := s.ev.Lacks(p.required)
+			switch {
+			case p == best:
+			case why != "" && !others:
 				out.Hidden++
-				continue
+			default:
+				out.OtherPlacements = append(out.OtherPlacements, Why{p.Name, cmp.Or(why, s.instead(p, best))})
 			}
-			if why == "" && best != nil {
-				why = "it matches too, and " + best.Name + " counts before it"
-			} else if why == "" {
-				why = "it matches, and so does another that names another resource"
-			}
-			out.OtherPlacements = append(out.OtherPlacements, Why{p.Name, why})
 		}
 	}
 	if best == nil {
 		return out
 	}
-	v := b.judge(best.Resource, ev, want)
+	v := b.judge(best.Resource, s.ev, want)
 	out.Allowed, out.Rule, out.Identity, out.Reason, out.Would = v.Allowed, v.Rule, v.Identity, v.Reason, v.Would
 	if want.Named {
 		out.Identity = want.Identity
 	}
 	if r := b.rules[resourceKey(best.Resource)]; r != nil && r.broken == "" {
-		for _, m := range evidence.Decide(r.list, ev, want).Misses {
+		for _, m := range evidence.Decide(r.list, s.ev, want).Misses {
 			out.OtherRules = append(out.OtherRules, Why{m.Rule, m.Why})
 		}
 	}
 	return out
+}
+
+// instead says why p, which matches the caller, is not what counts.
+func (s *sought) instead(p, best *placed) string {
+	switch {
+	case s.ev.Door == RunDoor && (s.resource == "" || !sameResource(p.Resource, s.resource)):
+		return "a start of this caller may be " + p.Resource + " by it"
+	case best != nil:
+		return "it matches too, and " + best.Name + " counts before it"
+	}
+	return "it matches, and so does another that names another resource"
 }

@@ -71,8 +71,12 @@ func TestExplainSaysWhatADoorWould(t *testing.T) {
 	if strings.Join(others, "\n") != strings.Join(want, "\n") {
 		t.Errorf("the others:\n%s\nwant\n%s", strings.Join(others, "\n"), strings.Join(want, "\n"))
 	}
-	if d := got.Doors[1]; d.Door != agent.RunDoor || d.Grade != "secret" || d.Placement != "p-shop" || !d.Allowed {
-		t.Errorf("door run = %+v", d)
+	if d := got.Doors[1]; d.Door != agent.RunDoor || d.Placement != "" || len(d.OtherPlacements) != 1 || !strings.Contains(d.OtherPlacements[0].Why, "may be "+shop) {
+		t.Errorf("door run = %+v, want what a start may be", d)
+	}
+	_, got2, _ := explain(t, cfg.ControlSocket, fmt.Sprint("pid=", os.Getpid(), "&door=run&workload="+url.QueryEscape(shop)))
+	if d := got2.Doors[0]; d.Grade != "secret" || d.Placement != "p-shop" || !d.Allowed {
+		t.Errorf("door run, as shop = %+v", d)
 	}
 	// And the door does so.
 	wantToken(t, imds(t, a, ""), "token-1")
@@ -102,7 +106,7 @@ func TestExplainWithoutPlacement(t *testing.T) {
 	if d := got.Doors[0]; d.Allowed || !strings.Contains(d.Reason, "equally well") || len(d.OtherPlacements) != 2 || !strings.Contains(d.OtherPlacements[0].Why, "names another resource") {
 		t.Errorf("door with a tie = %+v", d)
 	}
-	if d := got.Doors[1]; d.Allowed || !strings.Contains(d.Reason, "no placement") || len(d.OtherPlacements) != 0 {
+	if d := got.Doors[1]; d.Allowed || !strings.Contains(d.Reason, "says which resource") || len(d.OtherPlacements) != 0 {
 		t.Errorf("door without placements = %+v", d)
 	}
 }
