@@ -122,7 +122,7 @@ Without a selector every caller of the door is the resource. The door "run" is p
 	c.Flags().StringArrayVar(&p.Selectors, "selector", nil, "what must hold of a caller, for example systemd:id:shop.service; may be repeated, all must hold")
 	c.Flags().BoolVar(&replace, "replace", false, "write it anew if it is there already")
 	completeSelectors(c)
-	_ = c.RegisterFlagCompletionFunc("resource", completeNames(f)) // the flag exists: three lines above
+	_ = c.RegisterFlagCompletionFunc("resource", completeFlag(f)) // the flag exists: three lines above
 	return c
 }
 
