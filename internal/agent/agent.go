@@ -82,14 +82,6 @@ type Config struct {
 	Now func() time.Time
 }
 
-// DoorConfig is one IMDS door.
-type DoorConfig struct {
-	// Name is what placements call it.
-	Name string
-	// Listen is a loopback address with a port, 0 for any.
-	Listen string
-}
-
 // Agent serves one host. Make it with [New].
 type Agent struct {
 	cfg Config
@@ -108,6 +100,8 @@ type Agent struct {
 	limits  *limit.Limiter
 	audited *seen
 
+	instances *instances
+
 	running context.Context // ends with Close
 	stop    context.CancelFunc
 	work    sync.WaitGroup
@@ -116,6 +110,7 @@ type Agent struct {
 	doors   []*door.Door
 	app     *door.Door
 	control *door.Door
+	keys    []*metadata.Keys // of Arc doors
 	serving bool
 	closed  bool
 }
@@ -170,18 +165,7 @@ func (c *Config) check() error {
 	if err := door.CheckLoopback(c.AppListen); err != nil {
 		fault("app listener: %w", err)
 	}
-	names := map[string]bool{}
-	for _, d := range c.Doors {
-		if err := checkDoorName(d.Name); err != nil {
-			faults = append(faults, err)
-		} else if names[d.Name] {
-			fault("two doors are named %q", d.Name)
-		}
-		names[d.Name] = true
-		if err := door.CheckLoopback(d.Listen); err != nil {
-			fault("door %q: %w", d.Name, err)
-		}
-	}
+	faults = append(faults, checkDoors(c.Doors)...)
 	return errors.Join(faults...)
 }
 
@@ -255,6 +239,8 @@ func (a *Agent) open() error {
 		ServeStale: a.cfg.Offline == OfflineServe, Now: a.now, Log: a.log,
 	})
 	a.feed.tokens = a.tokens
+	a.instances = newInstances(a.client.instance, a.feed.fresh, a.cfg.Offline == OfflineServe)
+	a.feed.instances = a.instances
 	a.starts = newStarts()
 	a.callers = &caller.Identifier{}
 	a.limits = limit.New(*a.cfg.Limits)
@@ -292,7 +278,7 @@ func (a *Agent) bind(ctx context.Context) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, d := range a.cfg.Doors {
-		opened, err := door.Listen(ctx, a.door(d.Name, metadata.IMDS(a.dialects())), d.Listen)
+		opened, err := a.openDoor(ctx, d)
 		if err != nil {
 			return err
 		}
@@ -344,7 +330,11 @@ func (a *Agent) all() []*door.Door {
 
 // dialects is what the dialects need of this agent.
 func (a *Agent) dialects() metadata.Agent {
-	return metadata.Agent{Place: a.place, Started: a.started, Token: a.token, Now: a.now, Log: a.log}
+	return metadata.Agent{
+		Place: a.place, Started: a.started, Token: a.token,
+		Instance: a.instance, Attest: a.attest, Tenant: a.key.Tenant,
+		Now: a.now, Log: a.log,
+	}
 }
 
 // Close stops the agent: no new requests, the ones under way end, the journal
@@ -356,7 +346,7 @@ func (a *Agent) Close() {
 		return
 	}
 	a.closed = true
-	all := a.all()
+	all, keys := a.all(), a.keys
 	a.mu.Unlock()
 
 	// Ends the starts too: their connections would hold the socket open.
@@ -367,6 +357,9 @@ func (a *Agent) Close() {
 		if err := d.Close(ctx); err != nil {
 			a.log.Warn("door not closed in good order", "door", d.Name(), "err", err)
 		}
+	}
+	for _, k := range keys {
+		k.Close()
 	}
 	a.work.Wait()
 	if a.tokens != nil {
@@ -412,7 +405,7 @@ func (a *Agent) AddDoor(ctx context.Context, name, listen string) (string, error
 			return "", fmt.Errorf("adding a door: there is one named %q", name)
 		}
 	}
-	d, err := door.Listen(ctx, a.door(name, metadata.IMDS(a.dialects())), listen)
+	d, err := a.openDoor(ctx, DoorConfig{Name: name, Listen: listen})
 	if err != nil {
 		return "", err
 	}

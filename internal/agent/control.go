@@ -59,7 +59,10 @@ type Status struct {
 // DoorStatus is one IMDS door.
 type DoorStatus struct {
 	Name string `json:"name"`
+	Kind string `json:"kind"`
 	Addr string `json:"addr"`
+	// Shut is why it is shut; empty while it is open.
+	Shut string `json:"shut,omitempty"`
 }
 
 func (a *Agent) controlHandler() http.Handler {
@@ -150,6 +153,9 @@ func (a *Agent) imdsFor(workload string, by evidence.Evidence) string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, d := range a.doors {
+		if d.Kind() != KindLoopback {
+			continue // not where a program of the host asks by an address
+		}
 		ev := evidence.Evidence{Door: d.Name(), Selectors: by.Selectors}
 		p, err := book.find(sought{ev: ev})
 		if err == nil && sameResource(p.Resource, workload) {
@@ -169,7 +175,11 @@ func (a *Agent) Status() Status {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, d := range a.doors {
-		s.Doors = append(s.Doors, DoorStatus{Name: d.Name(), Addr: d.Addr()})
+		status := DoorStatus{Name: d.Name(), Kind: d.Kind(), Addr: d.Addr()}
+		if why := d.Shut(); why != nil {
+			status.Shut = why.Error()
+		}
+		s.Doors = append(s.Doors, status)
 	}
 	return s
 }

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -198,16 +197,4 @@ func TestExplainIsForRootAndTheOwner(t *testing.T) {
 	if status, got, fail := explain(t, cfg.ControlSocket, "pid="+strconv.Itoa(sleep.Process.Pid)); status != http.StatusOK || len(got.Doors[0].OtherPlacements) != 1 {
 		t.Errorf("explained to root = %d %+v %+v", status, got, fail)
 	}
-}
-
-// needRoot fails where a test needs root, unless INNATE_SKIP names it.
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Getuid() == 0 {
-		return
-	}
-	if slices.Contains(strings.Split(os.Getenv("INNATE_SKIP"), ","), "root") {
-		t.Skip("INNATE_SKIP says to go without root")
-	}
-	t.Fatal("being another user takes root: run the tests as root, or set INNATE_SKIP=root")
 }

@@ -17,7 +17,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/innate-id/innate/internal/evidence"
@@ -29,6 +28,10 @@ type From struct {
 	Door string
 	// Selectors are what the door alone proves ("vm:interface:tap3").
 	Selectors []evidence.Selector
+	// Sockets asks the network namespace that the door is in; nil for the
+	// agent's own, where peers are on loopback. Only who is in that namespace
+	// may come in.
+	Sockets *Sockets
 	// Captured says that only connections of which the kernel has a record may
 	// come in here.
 	Captured bool
@@ -56,32 +59,20 @@ func (i *Identifier) Identify(conn net.Conn, from From) (evidence.Evidence, erro
 		}
 		ev.Grade, ev.Selectors = evidence.GradeKernel, selectors(cred.Uid, cred.Gid)
 	case *net.TCPConn:
+		if len(from.Selectors) > 0 {
+			return placed(ev, c, from), nil
+		}
 		addr, ok := c.RemoteAddr().(*net.TCPAddr)
 		if !ok || !addr.IP.IsLoopback() {
 			return evidence.Evidence{}, fmt.Errorf("peer %v is not on this host", c.RemoteAddr())
 		}
-		if uid, ok := socketOwner(c); ok {
+		if uid, ok := new(Sockets).owner(c); ok {
 			ev.Grade, ev.Selectors = evidence.GradeAfter, userSelectors(uid)
 		}
 	default:
 		return evidence.Evidence{}, fmt.Errorf("connection of type %T carries no evidence", conn)
 	}
 	return ev, nil
-}
-
-// tcpEstablished is a connected socket's state (Linux, net/tcp_states.h).
-const tcpEstablished = 1
-
-// socketOwner asks the kernel (sock_diag(7)) who made the peer's socket. ok is
-// false when it is closed or orphaned: such a one has no owner any more, and
-// the kernel says 0. The user is read before the inode, so that one orphaned
-// in between is seen to be.
-func socketOwner(c *net.TCPConn) (uid uint32, ok bool) {
-	s, err := netlink.SocketGet(c.RemoteAddr(), c.LocalAddr()) // as the peer has them
-	if err != nil || s.State != tcpEstablished || s.INode == 0 {
-		return 0, false
-	}
-	return s.UID, true
 }
 
 // userSelectors are a user by number, and by name where there is one.
