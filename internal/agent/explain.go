@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -130,16 +132,17 @@ const root evidence.Selector = "unix:uid:0"
 
 func (a *Agent) explain(q question, asker evidence.Selector) (Explanation, error) {
 	names := append(a.doorNames(), RunDoor)
-	if q.door != "" {
-		if !slices.Contains(names, q.door) {
-			return Explanation{}, problem.Errorf(problem.Invalid, "there is no door %q; there are: %s", problem.Clip(q.door), strings.Join(names, ", "))
-		}
-		names = []string{q.door}
+	if q.door != "" && !slices.Contains(names, q.door) {
+		return Explanation{}, problem.Errorf(problem.Invalid, "there is no door %q; there are: %s", problem.Clip(q.door), strings.Join(names, ", "))
 	}
 	out := Explanation{PID: q.pid}
 	book := a.feed.now()
 	for _, name := range names {
-		ev, err := a.callers.OfProcess(q.pid, caller.From{Door: name})
+		from, here := a.reach(q.pid, name)
+		if q.door != "" && q.door != name || q.door == "" && !here {
+			continue
+		}
+		ev, err := a.callers.OfProcess(q.pid, from)
 		// Evidence of a process that went, or was exchanged for another's
 		// meanwhile, is as little anybody's to see as another's.
 		owner, known := user(ev)
@@ -155,9 +158,38 @@ func (a *Agent) explain(q question, asker evidence.Selector) (Explanation, error
 			s.resource = q.workload
 		}
 		out.Executable, out.Interpreter = ev.Process.Executable, ev.Interpreter
-		out.Doors = append(out.Doors, book.explain(s, q.want, asker == root))
+		d := book.explain(s, q.want, asker == root)
+		if !here {
+			d.Allowed, d.Reason = false, "the process cannot come in by this door: it is for a virtual machine or for a container that the process is not in"
+		}
+		out.Doors = append(out.Doors, d)
 	}
 	return out, nil
+}
+
+// reach says what a door proves of a process that comes in by it, and whether
+// it can: nobody but a virtual machine is behind an interface, and a container's
+// namespace is entered by its own processes alone.
+func (a *Agent) reach(pid int, name string) (from caller.From, can bool) {
+	from.Door = name
+	i := slices.IndexFunc(a.cfg.Doors, func(d DoorConfig) bool { return d.Name == name })
+	if i < 0 {
+		return from, true
+	}
+	d := &a.cfg.Doors[i]
+	from.Selectors = d.proves()
+	switch d.kind() {
+	case KindInterface:
+		return from, false
+	case KindNamespace:
+		its, err := os.Stat(filepath.Join("/proc", strconv.Itoa(pid), "ns/net"))
+		if err != nil {
+			return from, false
+		}
+		theirs, err := os.Stat(d.Namespace)
+		return from, err == nil && os.SameFile(its, theirs)
+	}
+	return from, true
 }
 
 func (a *Agent) doorNames() (names []string) {

@@ -2,10 +2,12 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync"
 
 	"github.com/innate-id/innate/internal/agent/metadata"
+	"github.com/innate-id/innate/internal/evidence"
 	"github.com/innate-id/innate/internal/fleetapi"
 	"github.com/innate-id/innate/internal/problem"
 )
@@ -122,10 +124,17 @@ func (a *Agent) instance(ctx context.Context, c metadata.Caller) (fleetapi.Insta
 	})
 }
 
-// attest has the control plane sign what a caller's workload is.
+// attest has the control plane sign what a caller's workload is. To others that
+// is as good as being it, so it takes a caller rule where there are any: one for
+// every audience, for the document is for nobody in particular.
 func (a *Agent) attest(ctx context.Context, c metadata.Caller, nonce string) ([]byte, error) {
 	resp, err := asPlaced(ctx, a, c, func(c metadata.Caller) (fleetapi.AttestResponse, error) {
-		return a.client.attest(ctx, fleetapi.AttestRequest{Workload: c.Workload, Placement: c.Placement, Nonce: nonce})
+		r := &request{Agent: a, ctx: ctx, caller: c}
+		d, err := a.feed.decide(ctx, r.sought(), evidence.Want{Named: true})
+		if err != nil {
+			return fleetapi.AttestResponse{}, r.judged(err)
+		}
+		return a.client.attest(ctx, fleetapi.AttestRequest{Workload: d.Resource, Placement: d.Name, Nonce: nonce})
 	})
 	return resp.Signature, err
 }
@@ -134,7 +143,7 @@ func (a *Agent) attest(ctx context.Context, c metadata.Caller, nonce string) ([]
 // that it was moved a moment ago, before the agent heard of it.
 func asPlaced[T any](ctx context.Context, a *Agent, c metadata.Caller, ask func(metadata.Caller) (T, error)) (T, error) {
 	out, err := ask(c)
-	if !problem.Is(err, problem.CallerRefused) {
+	if !problem.Is(err, problem.CallerRefused) || errors.Is(err, errJudged) {
 		return out, err
 	}
 	if err := a.feed.load(ctx); err != nil {
