@@ -2,10 +2,13 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync"
 
 	"github.com/innate-id/innate/internal/agent/metadata"
+	"github.com/innate-id/innate/internal/agent/tokens"
+	"github.com/innate-id/innate/internal/evidence"
 	"github.com/innate-id/innate/internal/fleetapi"
 	"github.com/innate-id/innate/internal/problem"
 )
@@ -24,14 +27,20 @@ type instances struct {
 	serveStale bool
 
 	mu    sync.Mutex // guards what follows
-	known map[fleetapi.InstanceRequest]fleetapi.Instance
+	known map[placedAs]fleetapi.Instance
 	// drops counts the changes: an answer that was on its way meanwhile is
 	// given, but not kept.
 	drops int64
 }
 
+// placedAs is what an instance is remembered by: who of a placement asked first
+// makes no difference.
+type placedAs struct{ workload, placement string }
+
+func as(req fleetapi.InstanceRequest) placedAs { return placedAs{req.Workload, req.Placement} }
+
 func newInstances(ask func(context.Context, fleetapi.InstanceRequest) (fleetapi.Instance, error), fresh func() bool, serveStale bool) *instances {
-	return &instances{ask: ask, fresh: fresh, serveStale: serveStale, known: map[fleetapi.InstanceRequest]fleetapi.Instance{}}
+	return &instances{ask: ask, fresh: fresh, serveStale: serveStale, known: map[placedAs]fleetapi.Instance{}}
 }
 
 func (x *instances) get(ctx context.Context, req fleetapi.InstanceRequest) (fleetapi.Instance, error) {
@@ -39,7 +48,7 @@ func (x *instances) get(ctx context.Context, req fleetapi.InstanceRequest) (flee
 	// finds the resource forgotten.
 	fresh := x.fresh()
 	x.mu.Lock()
-	in, ok := x.known[req]
+	in, ok := x.known[as(req)]
 	x.mu.Unlock()
 	if ok && fresh {
 		return in, nil
@@ -55,7 +64,7 @@ func (x *instances) get(ctx context.Context, req fleetapi.InstanceRequest) (flee
 func (x *instances) still(req fleetapi.InstanceRequest) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	_, ok := x.known[req]
+	_, ok := x.known[as(req)]
 	return ok
 }
 
@@ -73,15 +82,15 @@ func (x *instances) fetch(ctx context.Context, req fleetapi.InstanceRequest) (fl
 	defer x.mu.Unlock()
 	switch {
 	case err != nil && !problem.Is(err, problem.Unavailable):
-		delete(x.known, req) // the control plane's own no
+		delete(x.known, as(req)) // the control plane's own no
 	case err == nil && before == x.drops && (len(x.known) < maxInstances || x.has(req)):
-		x.known[req] = in
+		x.known[as(req)] = in
 	}
 	return in, err
 }
 
 func (x *instances) has(req fleetapi.InstanceRequest) bool {
-	_, ok := x.known[req]
+	_, ok := x.known[as(req)]
 	return ok
 }
 
@@ -98,10 +107,10 @@ func (x *instances) drop(ch fleetapi.Change) {
 		clear(x.known)
 		return
 	}
-	for req := range x.known {
+	for p := range x.known {
 		for _, r := range ch.Resources {
-			if within(req.Workload, r) {
-				delete(x.known, req)
+			if within(p.workload, r) {
+				delete(x.known, p)
 				break
 			}
 		}
@@ -118,14 +127,21 @@ func within(id, scope string) bool {
 // takes no caller rule, for it gives no right.
 func (a *Agent) instance(ctx context.Context, c metadata.Caller) (fleetapi.Instance, error) {
 	return asPlaced(ctx, a, c, func(c metadata.Caller) (fleetapi.Instance, error) {
-		return a.instances.get(ctx, fleetapi.InstanceRequest{Workload: c.Workload, Placement: c.Placement})
+		return a.instances.get(ctx, fleetapi.InstanceRequest{Workload: c.Workload, Placement: c.Placement, Caller: c.Text, Evidence: tokens.Wire(c.Evidence)})
 	})
 }
 
-// attest has the control plane sign what a caller's workload is.
+// attest has the control plane sign what a caller's workload is. To others that
+// is as good as being it, so it takes a caller rule where there are any: one for
+// every audience, for the document is for nobody in particular.
 func (a *Agent) attest(ctx context.Context, c metadata.Caller, nonce string) ([]byte, error) {
 	resp, err := asPlaced(ctx, a, c, func(c metadata.Caller) (fleetapi.AttestResponse, error) {
-		return a.client.attest(ctx, fleetapi.AttestRequest{Workload: c.Workload, Placement: c.Placement, Nonce: nonce})
+		r := &request{Agent: a, ctx: ctx, caller: c}
+		d, err := a.feed.decide(ctx, r.sought(), evidence.Want{Audience: fleetapi.AudienceAttest, Named: true})
+		if err != nil {
+			return fleetapi.AttestResponse{}, r.judged(err)
+		}
+		return a.client.attest(ctx, fleetapi.AttestRequest{Workload: d.Resource, Placement: d.Name, Nonce: nonce, Caller: c.Text, Evidence: tokens.Wire(c.Evidence)})
 	})
 	return resp.Signature, err
 }
@@ -134,7 +150,7 @@ func (a *Agent) attest(ctx context.Context, c metadata.Caller, nonce string) ([]
 // that it was moved a moment ago, before the agent heard of it.
 func asPlaced[T any](ctx context.Context, a *Agent, c metadata.Caller, ask func(metadata.Caller) (T, error)) (T, error) {
 	out, err := ask(c)
-	if !problem.Is(err, problem.CallerRefused) {
+	if !problem.Is(err, problem.CallerRefused) || errors.Is(err, errJudged) {
 		return out, err
 	}
 	if err := a.feed.load(ctx); err != nil {
