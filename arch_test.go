@@ -98,6 +98,8 @@ var importRules = []importRule{
 		why:    "only the store knows the database"},
 	{in: []string{"..."}, except: []string{"internal/token", "internal/keyring"}, forbid: []string{"github.com/go-jose/go-jose/..."},
 		why: "only token and keyring touch the JOSE library: one place to get signatures right"},
+	{in: []string{"..."}, except: []string{"internal/keyring"}, forbid: []string{"github.com/smallstep/pkcs7/..."},
+		why: "only keyring signs documents"},
 	{in: []string{"..."}, except: []string{"internal/seal"}, forbid: []string{"github.com/tink-crypto/..."},
 		why: "only seal encrypts what is stored"},
 	{in: []string{"..."}, except: []string{"internal/portal/..."}, forbid: []string{"html/template", "text/template"},

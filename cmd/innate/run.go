@@ -85,7 +85,9 @@ func completeNames(f *flags) cobra.CompletionFunc {
 
 // completeFlag completes them for a flag, whatever arguments there are.
 func completeFlag(f *flags) cobra.CompletionFunc {
-	return func(c *cobra.Command, _ []string, s string) ([]string, cobra.ShellCompDirective) { return completeNames(f)(c, nil, s) }
+	return func(c *cobra.Command, _ []string, s string) ([]string, cobra.ShellCompDirective) {
+		return completeNames(f)(c, nil, s)
+	}
 }
 
 // workloadEnv asks an agent for a start and returns the variables for it.
