@@ -454,6 +454,11 @@ func TestAttestedDocumentTakesARule(t *testing.T) {
 	if status, body := attested(); status != http.StatusForbidden {
 		t.Errorf("attested document by a rule for one audience = %d %s, want 403", status, body)
 	}
+	synced(t, a, cp.Rule(rule(anothers), rule(gives(shared), audience(fleetapi.AudienceAttest))))
+	if status, body := attested(); status != http.StatusOK {
+		t.Errorf("attested document by a rule for it = %d %s, want 200", status, body)
+	}
+	wantRefused(t, imds(t, a, ""), "no caller rule")
 	synced(t, a, cp.Rule(rule(anothers), rule(gives(shared))))
 	if status, body := attested(); status != http.StatusOK {
 		t.Errorf("attested document by a rule = %d %s, want 200", status, body)
