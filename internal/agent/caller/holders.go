@@ -232,11 +232,6 @@ func (i *Identifier) holding(h holder, o owner) (facts, error) {
 	i.supplementary(&f, cred.groups)
 	i.program(&f, p, exe, o.uid)
 	i.place(&f, now.path())
-	again, err := p.executable()
-	if err != nil {
-		return facts{}, err
-	}
-	defer again.close()
 	if end, err := p.started(); err != nil || end != start {
 		return facts{}, errChanged
 	}
@@ -244,5 +239,5 @@ func (i *Identifier) holding(h holder, o owner) (facts, error) {
 	if inode, ok := socketInode(link); err != nil || !ok || inode != o.inode {
 		return facts{}, fmt.Errorf("%w: it gave the socket away", errChanged)
 	}
-	return f, p.still(exe, again)
+	return f, p.still(exe)
 }
