@@ -29,6 +29,7 @@ import (
 	"github.com/innate-id/innate/internal/agent/caller"
 	"github.com/innate-id/innate/internal/agent/door"
 	"github.com/innate-id/innate/internal/agent/hostkey"
+	"github.com/innate-id/innate/internal/agent/limit"
 	"github.com/innate-id/innate/internal/agent/metadata"
 	"github.com/innate-id/innate/internal/agent/tokens"
 	"github.com/innate-id/innate/internal/evidence"
@@ -72,19 +73,13 @@ type Config struct {
 	ControlMode os.FileMode
 	// Offline is [OfflineServe] (also if empty) or [OfflineRefuse].
 	Offline string
+	// Limits are what one caller may take; nil for [limit.Default].
+	Limits *limit.Config
 	// JournalSize bounds the journal in bytes; 0 means its default.
 	JournalSize int64
 	Log         *slog.Logger
 	// Now is the clock that lifetimes are measured by; time.Now if nil.
 	Now func() time.Time
-}
-
-// DoorConfig is one IMDS door.
-type DoorConfig struct {
-	// Name is what placements call it.
-	Name string
-	// Listen is a loopback address with a port, 0 for any.
-	Listen string
 }
 
 // Agent serves one host. Make it with [New].
@@ -102,6 +97,10 @@ type Agent struct {
 	feed    *feed
 	starts  *starts
 	callers *caller.Identifier
+	limits  *limit.Limiter
+	audited *seen
+
+	instances *instances
 
 	running context.Context // ends with Close
 	stop    context.CancelFunc
@@ -111,6 +110,7 @@ type Agent struct {
 	doors   []*door.Door
 	app     *door.Door
 	control *door.Door
+	keys    []*metadata.Keys // of Arc doors
 	serving bool
 	closed  bool
 }
@@ -135,6 +135,10 @@ func (c *Config) fill() {
 	if c.Offline == "" {
 		c.Offline = OfflineServe
 	}
+	if c.Limits == nil {
+		limits := limit.Default()
+		c.Limits = &limits
+	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -155,21 +159,13 @@ func (c *Config) check() error {
 	if c.Offline != OfflineServe && c.Offline != OfflineRefuse {
 		fault("offline is %q; %q or %q was expected", c.Offline, OfflineServe, OfflineRefuse)
 	}
+	if err := c.Limits.Check(); err != nil {
+		faults = append(faults, err)
+	}
 	if err := door.CheckLoopback(c.AppListen); err != nil {
 		fault("app listener: %w", err)
 	}
-	names := map[string]bool{}
-	for _, d := range c.Doors {
-		if err := checkDoorName(d.Name); err != nil {
-			faults = append(faults, err)
-		} else if names[d.Name] {
-			fault("two doors are named %q", d.Name)
-		}
-		names[d.Name] = true
-		if err := door.CheckLoopback(d.Listen); err != nil {
-			fault("door %q: %w", d.Name, err)
-		}
-	}
+	faults = append(faults, checkDoors(c.Doors)...)
 	return errors.Join(faults...)
 }
 
@@ -211,7 +207,7 @@ func (a *Agent) start(ctx context.Context) error {
 	if err := a.enrol(ctx); err != nil {
 		return err
 	}
-	a.feed.revision = a.feed.placements.Revision
+	a.feed.revision = a.feed.now().revision
 	a.goes(func() { a.feed.run(a.running) })
 	a.goes(func() { a.renewals(a.running) })
 	a.goes(func() { a.journal.Run(a.running, a.client.events) })
@@ -237,14 +233,18 @@ func (a *Agent) open() error {
 		return err
 	}
 	a.client = newClient(a.cfg, a.key)
-	a.feed = &feed{client: a.client, log: a.log, ready: make(chan struct{})}
+	a.feed = newFeed(a.client, a.log)
 	a.tokens = tokens.New(tokens.Config{
 		Fetch: a.client.token, Fresh: a.feed.fresh, Record: a.journal.Served,
 		ServeStale: a.cfg.Offline == OfflineServe, Now: a.now, Log: a.log,
 	})
 	a.feed.tokens = a.tokens
+	a.instances = newInstances(a.client.instance, a.feed.fresh, a.cfg.Offline == OfflineServe)
+	a.feed.instances = a.instances
 	a.starts = newStarts()
 	a.callers = &caller.Identifier{}
+	a.limits = limit.New(*a.cfg.Limits)
+	a.audited = newSeen()
 	return nil
 }
 
@@ -278,7 +278,7 @@ func (a *Agent) bind(ctx context.Context) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, d := range a.cfg.Doors {
-		opened, err := door.Listen(ctx, a.door(d.Name, metadata.IMDS(a.dialects())), d.Listen)
+		opened, err := a.openDoor(ctx, d)
 		if err != nil {
 			return err
 		}
@@ -295,6 +295,7 @@ func (a *Agent) bind(ctx context.Context) error {
 		return fmt.Errorf("making the control socket's directory: %w", err)
 	}
 	control := a.door(RunDoor, a.controlHandler())
+	control.Handler = a.inTurn(RunDoor, a.controlProblem, a.controlHandler())
 	control.AnswerTimeout = 0 // the answer to a start lasts as long as the start
 	a.control, err = door.ListenUnix(ctx, control, a.cfg.ControlSocket, a.cfg.ControlMode)
 	return err
@@ -302,9 +303,10 @@ func (a *Agent) bind(ctx context.Context) error {
 
 // door is the configuration of one door.
 func (a *Agent) door(name string, h http.Handler) door.Config {
-	return door.Config{Name: name, Handler: h, AnswerTimeout: door.AnswerTimeout, Log: a.log, Identify: func(c net.Conn) (evidence.Evidence, error) {
-		return a.callers.Identify(c, caller.From{Door: name})
-	}}
+	return door.Config{Name: name, Handler: a.inTurn(name, metadata.Throttled, h), AnswerTimeout: door.AnswerTimeout, Log: a.log, Admit: a.admit(name),
+		Identify: func(c net.Conn) (evidence.Evidence, error) {
+			return a.callers.Identify(c, caller.From{Door: name})
+		}}
 }
 
 func (a *Agent) serve() {
@@ -328,7 +330,11 @@ func (a *Agent) all() []*door.Door {
 
 // dialects is what the dialects need of this agent.
 func (a *Agent) dialects() metadata.Agent {
-	return metadata.Agent{Place: a.place, Started: a.started, Token: a.token, Now: a.now, Log: a.log}
+	return metadata.Agent{
+		Place: a.place, Started: a.started, Token: a.token,
+		Instance: a.instance, Attest: a.attest, Tenant: a.key.Tenant,
+		Now: a.now, Log: a.log,
+	}
 }
 
 // Close stops the agent: no new requests, the ones under way end, the journal
@@ -340,7 +346,7 @@ func (a *Agent) Close() {
 		return
 	}
 	a.closed = true
-	all := a.all()
+	all, keys := a.all(), a.keys
 	a.mu.Unlock()
 
 	// Ends the starts too: their connections would hold the socket open.
@@ -351,6 +357,9 @@ func (a *Agent) Close() {
 		if err := d.Close(ctx); err != nil {
 			a.log.Warn("door not closed in good order", "door", d.Name(), "err", err)
 		}
+	}
+	for _, k := range keys {
+		k.Close()
 	}
 	a.work.Wait()
 	if a.tokens != nil {
@@ -396,7 +405,7 @@ func (a *Agent) AddDoor(ctx context.Context, name, listen string) (string, error
 			return "", fmt.Errorf("adding a door: there is one named %q", name)
 		}
 	}
-	d, err := door.Listen(ctx, a.door(name, metadata.IMDS(a.dialects())), listen)
+	d, err := a.openDoor(ctx, DoorConfig{Name: name, Listen: listen})
 	if err != nil {
 		return "", err
 	}

@@ -90,6 +90,22 @@ func (c *client) token(ctx context.Context, req fleetapi.TokenRequest) (resp fle
 	return resp, err
 }
 
+func (c *client) instance(ctx context.Context, req fleetapi.InstanceRequest) (resp fleetapi.Instance, err error) {
+	err = c.call(ctx, http.MethodPost, fleetapi.PathInstance, req, &resp)
+	if err == nil && (resp.ID == "" || resp.UID == "") {
+		return resp, problem.Errorf(problem.Unavailable, "the control plane gave an answer without a resource")
+	}
+	return resp, err
+}
+
+func (c *client) attest(ctx context.Context, req fleetapi.AttestRequest) (resp fleetapi.AttestResponse, err error) {
+	err = c.call(ctx, http.MethodPost, fleetapi.PathAttest, req, &resp)
+	if err == nil && len(resp.Signature) == 0 {
+		return resp, problem.Errorf(problem.Unavailable, "the control plane gave an answer without a signature")
+	}
+	return resp, err
+}
+
 func (c *client) events(ctx context.Context, req fleetapi.EventsRequest) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()

@@ -18,6 +18,7 @@ import (
 //
 //	POST /starts  StartRequest -> StartResponse, and then the connection stays open
 //	GET  /status               -> Status
+//	GET  /explain?pid=N[&door=NAME][&resource=AUDIENCE][&identity=ID] -> Explanation
 //
 // Errors are a [fleetapi.Error]. Read a StartResponse with a JSON decoder, not
 // to the end of the body: the body ends when the start does. Closing the
@@ -58,7 +59,10 @@ type Status struct {
 // DoorStatus is one IMDS door.
 type DoorStatus struct {
 	Name string `json:"name"`
+	Kind string `json:"kind"`
 	Addr string `json:"addr"`
+	// Shut is why it is shut; empty while it is open.
+	Shut string `json:"shut,omitempty"`
 }
 
 func (a *Agent) controlHandler() http.Handler {
@@ -67,8 +71,9 @@ func (a *Agent) controlHandler() http.Handler {
 	mux.Handle("GET /status", a.controlRoute(func(w http.ResponseWriter, _ *http.Request) error {
 		return json.NewEncoder(w).Encode(a.Status())
 	}))
+	mux.Handle("GET /explain", a.controlRoute(a.serveExplain))
 	mux.Handle("/", a.controlRoute(func(_ http.ResponseWriter, r *http.Request) error {
-		return problem.Errorf(problem.UnknownType, "there is no %s %s here; POST /starts and GET /status are", r.Method, r.URL.Path)
+		return problem.Errorf(problem.UnknownType, "there is no %s %s here; POST /starts, GET /status and GET /explain are", r.Method, r.URL.Path)
 	}))
 	return mux
 }
@@ -82,11 +87,16 @@ func (a *Agent) controlRoute(h func(http.ResponseWriter, *http.Request) error) h
 		if err == nil {
 			return
 		}
-		p := problem.Of(err)
-		a.log.Info("control request refused", "route", r.Pattern, "kind", string(p.Kind), "err", err)
-		w.WriteHeader(metadata.Status(p.Kind))
-		_ = json.NewEncoder(w).Encode(fleetapi.Error{Kind: string(p.Kind), Detail: p.Detail})
+		a.log.Info("control request refused", "route", r.Pattern, "kind", string(problem.Of(err).Kind), "err", err)
+		a.controlProblem(w, err)
 	})
+}
+
+func (a *Agent) controlProblem(w http.ResponseWriter, err error) {
+	p := problem.Of(err)
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(metadata.Status(p.Kind))
+	_ = json.NewEncoder(w).Encode(fleetapi.Error{Kind: string(p.Kind), Detail: p.Detail})
 }
 
 func (a *Agent) serveStart(w http.ResponseWriter, r *http.Request) error {
@@ -139,14 +149,15 @@ func readStart(r *http.Request) (StartRequest, error) {
 // imdsFor returns the address of a door that answers programs of this user as
 // workload, or "".
 func (a *Agent) imdsFor(workload string, by evidence.Evidence) string {
-	a.feed.mu.Lock()
-	placements := a.feed.placements.Placements
-	a.feed.mu.Unlock()
+	book := a.feed.now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, d := range a.doors {
+		if d.Kind() != KindLoopback {
+			continue // not where a program of the host asks by an address
+		}
 		ev := evidence.Evidence{Door: d.Name(), Selectors: by.Selectors}
-		p, err := pick(placements, func(p fleetapi.Placement) bool { return admits(p, ev) })
+		p, err := book.find(sought{ev: ev})
 		if err == nil && sameResource(p.Resource, workload) {
 			return "http://" + d.Addr()
 		}
@@ -164,7 +175,11 @@ func (a *Agent) Status() Status {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, d := range a.doors {
-		s.Doors = append(s.Doors, DoorStatus{Name: d.Name(), Addr: d.Addr()})
+		status := DoorStatus{Name: d.Name(), Kind: d.Kind(), Addr: d.Addr()}
+		if why := d.Shut(); why != nil {
+			status.Shut = why.Error()
+		}
+		s.Doors = append(s.Doors, status)
 	}
 	return s
 }

@@ -228,8 +228,12 @@ func (i *Identifier) holding(h holder, o owner) (facts, error) {
 		return facts{}, err
 	}
 	f := facts{process: evidence.Process{PID: p.pid, Executable: exe.path}}
-	i.group(&f, cred.gids[1])
-	i.supplementary(&f, cred.groups)
+	if o.named {
+		i.group(&f, cred.gids[1])
+		i.supplementary(&f, cred.groups)
+	} else {
+		f.sayID("unix:gid:", cred.gids[1])
+	}
 	i.program(&f, p, exe, o.uid)
 	i.place(&f, now.path())
 	if end, err := p.started(); err != nil || end != start {

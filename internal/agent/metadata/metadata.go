@@ -32,6 +32,8 @@ type Caller struct {
 	// says so.
 	Workload, Placement string
 	Evidence            evidence.Evidence
+	// Text is the evidence in words.
+	Text string
 }
 
 // Agent is what a dialect needs of the agent around it.
@@ -44,6 +46,16 @@ type Agent struct {
 	Started func(ctx context.Context, secret string) (Caller, error)
 	// Token returns a token for the caller.
 	Token func(ctx context.Context, c Caller, q Query) (fleetapi.TokenResponse, error)
+	// Instance returns what the caller's workload is.
+	Instance func(ctx context.Context, c Caller) (fleetapi.Instance, error)
+	// Attest returns a signed statement of that, a PKCS #7 SignedData in DER.
+	// nonce may be empty.
+	Attest func(ctx context.Context, c Caller, nonce string) ([]byte, error)
+	// Tenant returns the id of the tenant that the host is in.
+	Tenant func() string
+	// Interfaces are what the host knows of the network of whoever comes in by
+	// the door.
+	Interfaces []Interface
 
 	Now func() time.Time
 	Log *slog.Logger
@@ -70,7 +82,7 @@ func (a *Agent) failed(r *http.Request, dialect, id string, p *problem.Error) {
 	if p.Kind == problem.Internal {
 		level = slog.LevelError
 	}
-	a.Log.LogAttrs(r.Context(), level, "token request refused", slog.String("dialect", dialect),
+	a.Log.LogAttrs(r.Context(), level, "metadata request refused", slog.String("dialect", dialect),
 		slog.String("request", id), slog.String("kind", string(p.Kind)), slog.Any("err", p))
 }
 
@@ -85,8 +97,16 @@ func begin(w http.ResponseWriter) string {
 	return id
 }
 
-// write sends body as JSON.
+// plain is an answer that is sent as text.
+type plain string
+
+// write sends body as JSON, or as it is if it is [plain].
 func write(w http.ResponseWriter, status int, body any) {
+	if text, ok := body.(plain); ok {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		send(w, status, []byte(text))
+		return
+	}
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false) // audiences are echoed as they were written
@@ -94,7 +114,10 @@ func write(w http.ResponseWriter, status int, body any) {
 		http.Error(w, `{"error":"unknown"}`, http.StatusInternalServerError)
 		return
 	}
-	text := bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+	send(w, status, bytes.TrimSuffix(b.Bytes(), []byte("\n")))
+}
+
+func send(w http.ResponseWriter, status int, text []byte) {
 	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
 	w.WriteHeader(status)
 	// A client that went away is no fault of ours.
