@@ -10,6 +10,11 @@ ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres >/d
 command -v npm >/dev/null 2>&1 || want="$want npm"
 command -v curl >/dev/null 2>&1 || want="$want curl"
 command -v gcc >/dev/null 2>&1 || want="$want gcc libc6-dev" # the race detector links with it
+# Container runtimes, asked about containers of the tests' own.
+command -v podman >/dev/null 2>&1 || want="$want podman"
+command -v runc >/dev/null 2>&1 || want="$want runc"
+command -v containerd >/dev/null 2>&1 || want="$want containerd"
+[ -x /bin/busybox ] || want="$want busybox-static"
 if [ -n "$want" ]; then
 	if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
 		echo "deps: missing:$want; install them (Debian: apt-get install$want) and run make deps again" >&2
