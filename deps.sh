@@ -13,6 +13,11 @@ command -v openssl >/dev/null 2>&1 || want="$want openssl"
 command -v python3 >/dev/null 2>&1 || want="$want python3"
 command -v ip >/dev/null 2>&1 || want="$want iproute2"
 command -v gcc >/dev/null 2>&1 || want="$want gcc libc6-dev" # the race detector links with it
+# Container runtimes, asked about containers of the tests' own.
+command -v podman >/dev/null 2>&1 || want="$want podman"
+command -v runc >/dev/null 2>&1 || want="$want runc"
+command -v containerd >/dev/null 2>&1 || want="$want containerd"
+[ -x /bin/busybox ] || want="$want busybox-static"
 if [ -n "$want" ]; then
 	if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
 		echo "deps: missing:$want; install them (Debian: apt-get install$want) and run make deps again" >&2

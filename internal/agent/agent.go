@@ -249,7 +249,7 @@ func (a *Agent) open() error {
 	a.instances = newInstances(a.client.instance, a.feed.fresh, a.cfg.Offline == OfflineServe)
 	a.feed.instances = a.instances
 	a.starts = newStarts()
-	a.callers = &caller.Identifier{}
+	a.callers = &caller.Identifier{Log: a.log}
 	a.limits = limit.New(*a.cfg.Limits)
 	a.audited = newSeen()
 	return nil

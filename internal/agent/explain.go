@@ -171,13 +171,13 @@ func (a *Agent) explain(q question, asker evidence.Selector) (Explanation, error
 // it can: nobody but a virtual machine is behind an interface, and a container's
 // namespace is entered by its own processes alone.
 func (a *Agent) reach(pid int, name string) (from caller.From, can bool) {
-	from.Door = name
+	from.Door, from.Unix = name, name == RunDoor
 	i := slices.IndexFunc(a.cfg.Doors, func(d DoorConfig) bool { return d.Name == name })
 	if i < 0 {
 		return from, true
 	}
 	d := &a.cfg.Doors[i]
-	from.Selectors = d.proves()
+	from.Selectors, from.Unix = d.proves(), d.kind() == KindUnix
 	switch d.kind() {
 	case KindInterface:
 		return from, false

@@ -48,6 +48,8 @@ type From struct {
 	// Captured says that only connections of which the kernel has a record may
 	// come in here.
 	Captured bool
+	// Unix says, to [Identifier.OfProcess] alone, that the door is a unix socket.
+	Unix bool
 	// Sockets asks the network namespace that the door is in; nil for the
 	// agent's own, where peers are on loopback. Only who is in that namespace may come in.
 	Sockets *Sockets
@@ -147,18 +149,32 @@ func (i *Identifier) tcpPeer(c *net.TCPConn, from From) (evidence.Grade, facts, 
 	return i.socketPeer(c, &i.sockets)
 }
 
+// ungraded is the grade when nobody is known behind a connection: in a
+// namespace the door's own selectors still hold.
+func ungraded(namespace bool) evidence.Grade {
+	if namespace {
+		return evidence.GradeKernel
+	}
+	return evidence.GradeNone
+}
+
 // socketPeer asks afterwards. Who was on this host by the peer's address may
-// be gone already; who comes from elsewhere is refused.
+// be gone already; who comes from elsewhere is refused. Inside a container's
+// namespace users go by number: the names there are the container's own.
 func (i *Identifier) socketPeer(c *net.TCPConn, in *Sockets) (evidence.Grade, facts, error) {
 	o, ok, err := in.owner(c)
 	if err != nil && (in != &i.sockets || !errors.Is(err, errNoSocket)) {
 		return 0, facts{}, fmt.Errorf("asking whose the peer's socket is: %w", err)
 	}
 	if !ok {
-		return evidence.GradeNone, facts{}, nil
+		return ungraded(in != &i.sockets), facts{}, nil
 	}
 	var f facts
-	i.user(&f, o.uid)
+	if o.named = in == &i.sockets; o.named {
+		i.user(&f, o.uid)
+	} else {
+		f.sayID("unix:uid:", o.uid)
+	}
 	more, err := i.held(o)
 	if err != nil {
 		i.debug("a caller is known by its socket's user alone", "uid", o.uid, "why", err)

@@ -107,12 +107,7 @@ func (i *Identifier) completed(rec Record) (facts, error) {
 	}
 	i.program(&f, p, exe, rec.UID)
 	i.place(&f, path)
-	again, err := i.verified(p, rec)
-	if err != nil {
-		return facts{}, err
-	}
-	defer again.close()
-	return f, p.still(exe, again)
+	return f, p.still(exe)
 }
 
 // verified opens the process's executable, if the process is the record's.
@@ -135,9 +130,14 @@ func (i *Identifier) verified(p *process, rec Record) (*executable, error) {
 	return exe, nil
 }
 
-// still reports an error unless the process lives and what it executed before
-// is what it executes now.
-func (p *process) still(before, now *executable) error {
+// still reports an error unless the process lives, so that its start is what it
+// was, and executes what it executed before.
+func (p *process) still(before *executable) error {
+	now, err := p.executable()
+	if err != nil {
+		return err
+	}
+	defer now.close()
 	if !before.same(now) || !p.alive() {
 		return errChanged
 	}

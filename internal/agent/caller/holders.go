@@ -228,15 +228,14 @@ func (i *Identifier) holding(h holder, o owner) (facts, error) {
 		return facts{}, err
 	}
 	f := facts{process: evidence.Process{PID: p.pid, Executable: exe.path}}
-	i.group(&f, cred.gids[1])
-	i.supplementary(&f, cred.groups)
+	if o.named {
+		i.group(&f, cred.gids[1])
+		i.supplementary(&f, cred.groups)
+	} else {
+		f.sayID("unix:gid:", cred.gids[1])
+	}
 	i.program(&f, p, exe, o.uid)
 	i.place(&f, now.path())
-	again, err := p.executable()
-	if err != nil {
-		return facts{}, err
-	}
-	defer again.close()
 	if end, err := p.started(); err != nil || end != start {
 		return facts{}, errChanged
 	}
@@ -244,5 +243,5 @@ func (i *Identifier) holding(h holder, o owner) (facts, error) {
 	if inode, ok := socketInode(link); err != nil || !ok || inode != o.inode {
 		return facts{}, fmt.Errorf("%w: it gave the socket away", errChanged)
 	}
-	return f, p.still(exe, again)
+	return f, p.still(exe)
 }

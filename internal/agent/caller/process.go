@@ -3,7 +3,6 @@ package caller
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path"
 	"strconv"
@@ -91,7 +90,7 @@ func (p *process) read(name string, limit int64) ([]byte, error) {
 // os.File, whose poller these files have no use for.
 func readAll(fd int, name string, limit int64) ([]byte, error) {
 	defer unix.Close(fd)
-	buf := make([]byte, 0, 4096)
+	buf := make([]byte, 0, 2048)
 	for {
 		n, err := unix.Read(fd, buf[len(buf):cap(buf)])
 		if err == unix.EINTR {
@@ -156,13 +155,15 @@ func (p *process) inHostMounts() bool {
 
 // readlink returns a link's whole text, or an error.
 func readlink(dir int, name string) (string, error) {
-	buf := make([]byte, unix.PathMax)
-	n, err := unix.Readlinkat(dir, name, buf)
-	if err != nil {
-		return "", err
+	for size := 256; size <= 2*unix.PathMax; size *= 2 {
+		buf := make([]byte, size)
+		n, err := unix.Readlinkat(dir, name, buf)
+		if err != nil {
+			return "", err
+		}
+		if n < size {
+			return string(buf[:n]), nil
+		}
 	}
-	if n == len(buf) {
-		return "", io.ErrShortBuffer
-	}
-	return string(buf[:n]), nil
+	return "", unix.ENAMETOOLONG
 }

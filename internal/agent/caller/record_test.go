@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/innate-id/innate/internal/agent/caller"
@@ -320,5 +321,31 @@ func TestDoorsOwnSelectors(t *testing.T) {
 	ev, err := new(caller.Identifier).Identify(pair(t), caller.From{Door: "tap", Selectors: []evidence.Selector{"vm:name:web1", "vm:interface:tap3"}})
 	if err != nil || !slices.Equal(ev.Selectors, []evidence.Selector{"vm:interface:tap3", "vm:name:web1"}) || ev.Grade != evidence.GradeKernel {
 		t.Errorf("Identify = %+v, %v", ev, err)
+	}
+}
+
+// What is said of a process when somebody asks is what would be said if it connected.
+func TestOfProcess(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	shop := install(t, folder(t), "shop")
+	p := start(t, shop, as{uid: 4321, gid: 5432, groups: []uint32{7}, cgroup: cgroup(t, "/system.slice/innate-test-ask.service")})
+	id := &caller.Identifier{}
+	want := identify(t, id, recordOf(t, p.pid()))
+	got, err := id.OfProcess(p.pid(), caller.From{Door: "host", Captured: true})
+	if diff := cmp.Diff(want, got); err != nil || diff != "" {
+		t.Errorf("OfProcess: %v, differs from what a connection gives (-connection +asked):\n%s", err, diff)
+	}
+	got, err = id.OfProcess(p.pid(), caller.From{Door: "run", Unix: true})
+	if err != nil || got.Grade != evidence.GradeKernel {
+		t.Errorf("OfProcess = %+v, %v", got, err)
+	}
+	lacks(t, got, "unix:path:", "unix:sha256:")
+	if got, err = id.OfProcess(2, caller.From{Door: "host"}); err != nil || !slices.Contains(got.Selectors, "unix:uid:0") {
+		t.Errorf("OfProcess of a kernel thread = %+v, %v", got, err)
+	}
+	p.end()
+	if got, err = id.OfProcess(p.pid(), caller.From{Door: "host"}); err == nil {
+		t.Errorf("OfProcess of one that ended = %+v", got)
 	}
 }

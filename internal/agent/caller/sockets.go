@@ -60,6 +60,7 @@ const tcpEstablished = 1
 type owner struct {
 	uid   uint32
 	inode uint64
+	named bool // whether the host's names of users and groups are said
 }
 
 var errNoSocket = errors.New("there is no such socket in the network namespace")

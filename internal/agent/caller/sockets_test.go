@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -249,6 +250,12 @@ func TestSocketsOfANetworkNamespace(t *testing.T) {
 	ev, err = new(caller.Identifier).Identify(conn, caller.From{Door: "web"})
 	if err != nil || len(ev.Selectors) != 0 || ev.Grade != evidence.GradeNone {
 		t.Errorf("asked of the host: %+v, %v", ev, err)
+	}
+	// Of one that closed, the door is what is known.
+	p.do("close")
+	ev, err = new(caller.Identifier).Identify(conn, from)
+	if err != nil || !slices.Equal(ev.Selectors, from.Selectors) || ev.Grade != evidence.GradeKernel {
+		t.Errorf("after it closed: %+v, %v", ev, err)
 	}
 	// And whoever is in another namespace than the door does not come in.
 	if ev, err := new(caller.Identifier).Identify(pair(t), from); err == nil {
