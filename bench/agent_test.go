@@ -49,7 +49,8 @@ func (p process) at(door string, connections int, d time.Duration) load {
 }
 
 // startAgent starts the real program, at a control plane in this process
-// that says what the real one says, in as many bytes.
+// that says what the real one says, in as many bytes. Every request is judged
+// by a placement with a selector and ten caller rules.
 func startAgent(b *testing.B, extra string) process {
 	b.Helper()
 	bin, err := buildAgent()
@@ -62,7 +63,14 @@ func startAgent(b *testing.B, extra string) process {
 		tok.AccessToken = "ey" + strings.Repeat("J0eXAiOiJK", 140) + tok.AccessToken
 		return tok, nil
 	})
-	cp.Place(fleetapi.Placement{Name: "quiet", Door: "quiet", Resource: web1}, fleetapi.Placement{Name: "loud", Door: "loud", Resource: web1})
+	user := fmt.Sprint("unix:uid:", os.Getuid())
+	rules := []fleetapi.CallerRule{{Resource: web1, Name: "us", Selectors: []string{user}, Mode: fleetapi.ModeEnforce}}
+	for i := range 9 { // somebody else's
+		rules = append(rules, fleetapi.CallerRule{Resource: web1, Name: fmt.Sprint("other-", i), Selectors: []string{fmt.Sprint("unix:uid:", 40_000+i)}, Mode: fleetapi.ModeEnforce})
+	}
+	cp.Set([]fleetapi.Placement{
+		{Name: "quiet", Door: "quiet", Selectors: []string{user}, Resource: web1}, {Name: "loud", Door: "loud", Selectors: []string{user}, Resource: web1},
+	}, rules)
 	cmd := exec.Command(bin, "--config", settings(b, cp, extra))
 	cmd.Stderr = logFile(b)
 	line := begin(b, cmd)
@@ -151,7 +159,7 @@ func logFile(b *testing.B) *os.File {
 // side is one of two that are measured in turns.
 type side struct {
 	process
-	rate, p99, cost []float64 // answers a second; seconds; seconds of processor for an answer
+	rate, p50, p99, cost []float64 // answers a second; seconds; seconds of processor for an answer
 }
 
 func (s *side) round(b *testing.B, l load) {
@@ -160,6 +168,7 @@ func (s *side) round(b *testing.B, l load) {
 		b.Fatalf("%d of %d requests were refused", o.Refused, o.Answers)
 	}
 	s.rate = append(s.rate, o.rate())
+	s.p50 = append(s.p50, o.P50.Seconds())
 	s.p99 = append(s.p99, o.P99.Seconds())
 	s.cost = append(s.cost, o.CPU.Seconds()/float64(o.Answers))
 }
@@ -191,4 +200,100 @@ func BenchmarkCachedToken(b *testing.B) {
 func median(v []float64) float64 {
 	v = slices.Sorted(slices.Values(v))
 	return v[len(v)/2]
+}
+
+// memory is what a process holds of the machine's, in MiB.
+func (p process) memory(b *testing.B) (resident, anonymous float64) {
+	b.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		var kib float64
+		if n, _ := fmt.Sscanf(line, "VmRSS: %f kB", &kib); n == 1 {
+			resident = kib / 1024
+		}
+		if n, _ := fmt.Sscanf(line, "RssAnon: %f kB", &kib); n == 1 {
+			anonymous = kib / 1024
+		}
+	}
+	return resident, anonymous
+}
+
+// BenchmarkMemory is what the real agent holds with so many tokens in memory,
+// each of 1,400 bytes, when they have been asked for and it is at rest.
+func BenchmarkMemory(b *testing.B) {
+	for _, tokens := range []int{0, 10, 1000, 10_000} {
+		b.Run(fmt.Sprint("tokens=", tokens), func(b *testing.B) {
+			p := startAgent(b, unlimited)
+			c := &client{addr: p.doors["quiet"]}
+			for i := range tokens {
+				c.request = fmt.Appendf(nil, "GET %shttps://api-%d.example HTTP/1.1\r\nHost: %s\r\nMetadata: true\r\n\r\n", ask, i, c.addr)
+				if status, err := c.ask(); err != nil || status != "200" {
+					b.Fatalf("token %d: status %s, %v", i, status, err)
+				}
+			}
+			time.Sleep(3 * time.Second)
+			for b.Loop() { // measured once
+			}
+			resident, anonymous := p.memory(b)
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(resident, "resident-MiB")
+			b.ReportMetric(anonymous, "anonymous-MiB")
+		})
+	}
+}
+
+// BenchmarkNewConnection is a token for a program that connects anew for each,
+// evidence and all, against one that keeps its connection, and against an empty
+// handler that is connected to anew.
+func BenchmarkNewConnection(b *testing.B) {
+	anew, kept, emp := side{process: startAgent(b, unlimited)}, side{}, side{process: startEmpty(b)}
+	kept.process = anew.process
+	for b.Loop() {
+		for s, new := range map[*side]bool{&anew: true, &kept: false, &emp: true} {
+			l := s.at("quiet", 4, 500*time.Millisecond)
+			l.Anew = new
+			s.round(b, l)
+		}
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(median(anew.p50)*1e6, "anew-p50-µs")
+	b.ReportMetric(median(kept.p50)*1e6, "kept-p50-µs")
+	b.ReportMetric(median(emp.p50)*1e6, "empty-anew-p50-µs")
+	b.ReportMetric((median(anew.cost)-median(kept.cost))*1e6, "connection-cpu-µs")
+}
+
+// BenchmarkNeighbour is what a caller in a tight loop on 64 connections does to
+// another, who asks 100 times a second over one, with the limits that a host has
+// if nobody says otherwise. The empty handler, under the load that it can bear,
+// shows what of it is the machine's.
+func BenchmarkNeighbour(b *testing.B) {
+	for name, start := range map[string]func(*testing.B) process{
+		"innate": func(b *testing.B) process { return startAgent(b, "") },
+		"empty":  startEmpty,
+	} {
+		b.Run(name, func(b *testing.B) {
+			p := start(b)
+			var quiet, beside []float64
+			for b.Loop() {
+				l := p.at("quiet", 1, time.Second)
+				l.Every = 10 * time.Millisecond
+				quiet = append(quiet, l.run(b).P99.Seconds())
+				loud := p.at("loud", 64, 2*time.Second).start(b)
+				time.Sleep(500 * time.Millisecond)
+				o := l.run(b)
+				if o.Refused > 0 {
+					b.Errorf("%d of %d requests of the quiet caller were refused", o.Refused, o.Answers)
+				}
+				beside = append(beside, o.P99.Seconds())
+				loud()
+			}
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(median(quiet)*1e6, "quiet-p99-µs")
+			b.ReportMetric(median(beside)*1e6, "beside-p99-µs")
+			b.ReportMetric(median(beside)/median(quiet), "p99-ratio")
+		})
+	}
 }

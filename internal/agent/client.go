@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/innate-id/innate/internal/agent/hostkey"
@@ -93,10 +94,34 @@ func (c *client) placements(ctx context.Context) (resp fleetapi.Placements, err 
 
 func (c *client) token(ctx context.Context, req fleetapi.TokenRequest) (resp fleetapi.TokenResponse, err error) {
 	err = c.call(ctx, http.MethodPost, fleetapi.PathToken, req, &resp)
-	if err == nil && (resp.AccessToken == "" || resp.Expires.IsZero()) {
-		return resp, problem.Errorf(problem.Unavailable, "the control plane gave an answer without a token")
+	if err != nil {
+		return resp, err
 	}
-	return resp, err
+	if err := answers(req, resp); err != nil {
+		return fleetapi.TokenResponse{}, err
+	}
+	return resp, nil
+}
+
+// answers checks that a token is what was asked for. An answer that went astray
+// (in a proxy, a cache, by a fault of the control plane's) must not become
+// somebody's token, nor be remembered as one.
+func answers(req fleetapi.TokenRequest, resp fleetapi.TokenResponse) error {
+	other := ""
+	switch {
+	case resp.AccessToken == "" || resp.Expires.IsZero():
+		return problem.Errorf(problem.Unavailable, "the control plane gave an answer without a token")
+	case resp.Resource != req.Audience:
+		other = "audience"
+	case req.ClientID != "" && !strings.EqualFold(resp.ClientID, req.ClientID),
+		req.ObjectID != "" && !strings.EqualFold(resp.Principal, req.ObjectID),
+		req.ResourceID != "" && !sameResource(resp.Identity, req.ResourceID):
+		other = "identity"
+	}
+	if other != "" {
+		return problem.Errorf(problem.Unavailable, "the control plane answered with a token for another %s than was asked for", other)
+	}
+	return nil
 }
 
 func (c *client) instance(ctx context.Context, req fleetapi.InstanceRequest) (resp fleetapi.Instance, err error) {

@@ -3,12 +3,59 @@ package fleet
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/singleflight"
 
 	"github.com/innate-id/innate/internal/arm"
 	"github.com/innate-id/innate/internal/fleetapi"
 )
+
+// readings lets the streams of a tenant, which all wake at once, read the feed
+// together: a change costs two readings and not two for each agent.
+type readings struct{ flights singleflight.Group }
+
+const (
+	// feedPage bounds the changes of one reading, readTimeout its time.
+	feedPage    = 500
+	readTimeout = 5 * time.Second
+)
+
+// changes returns what happened in the tenant after a revision, as of a
+// reading that began after it was called: one that others began before may
+// lack what this caller was woken for.
+func (f *Fleet) changes(ctx context.Context, tenant string, after int64) ([]arm.Change, error) {
+	cs, mine, err := f.joinReading(ctx, tenant, after)
+	if !mine && ctx.Err() == nil {
+		cs, _, err = f.joinReading(ctx, tenant, after)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the change feed: %w", err)
+	}
+	return cs, nil
+}
+
+// joinReading takes part in the reading under way, or begins one; mine says
+// which. What it returns is the others' too.
+func (f *Fleet) joinReading(ctx context.Context, tenant string, after int64) (cs []arm.Change, mine bool, err error) {
+	var led bool // written by the flight, read after it
+	ch := f.readings.flights.DoChan(fmt.Sprint(tenant, " ", after), func() (any, error) {
+		led = true
+		// The stream that began may end; the others still wait.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
+		defer cancel()
+		return f.Store.Changes(ctx, tenant, after, feedPage)
+	})
+	select {
+	case <-ctx.Done():
+		return nil, false, ctx.Err()
+	case res := <-ch:
+		cs, _ = res.Val.([]arm.Change) // nil with an error
+		return cs, led, res.Err
+	}
+}
 
 // stream is one agent's change stream.
 type stream struct {
@@ -17,7 +64,10 @@ type stream struct {
 	// placed are the keys of the resources placed on the host, now or when
 	// the stream last looked.
 	placed map[string]bool
-	send   func(fleetapi.Change) error
+	// doubt says that the host may be evicted or another machine by now: at
+	// each heartbeat, and whenever the feed says something of the host.
+	doubt bool
+	send  func(fleetapi.Change) error
 }
 
 // Changes sends the host what concerns it of the tenant's changes after a
@@ -40,12 +90,9 @@ func (f *Fleet) Changes(ctx context.Context, h Host, serial string, after int64,
 	}
 	tick := time.NewTicker(fleetapi.Heartbeat)
 	defer tick.Stop()
-	for {
+	for s.doubt = true; ; {
 		changed := f.Store.Changed()
-		if _, err := f.Store.HostOf(ctx, serial); err != nil {
-			return err // evicted
-		}
-		if after, err = s.forward(ctx, after); err != nil {
+		if after, err = s.forward(ctx, after, serial); err != nil {
 			return err
 		}
 		select {
@@ -53,16 +100,23 @@ func (f *Fleet) Changes(ctx context.Context, h Host, serial string, after int64,
 			return nil
 		case <-changed:
 		case <-tick.C:
+			s.doubt = true
 		}
 	}
 }
 
 // forward sends what happened after a revision, and that nothing else did.
-func (s *stream) forward(ctx context.Context, after int64) (int64, error) {
+func (s *stream) forward(ctx context.Context, after int64, serial string) (int64, error) {
 	for {
-		cs, err := s.f.Store.Changes(ctx, s.host.Tenant, after, 500)
+		cs, err := s.f.changes(ctx, s.host.Tenant, after)
 		if err != nil {
-			return after, fmt.Errorf("reading the change feed: %w", err)
+			return after, err
+		}
+		if s.doubt = s.doubt || slices.ContainsFunc(cs, s.aboutHost); s.doubt {
+			if _, err := s.f.Store.HostOf(ctx, serial); err != nil {
+				return after, err // evicted
+			}
+			s.doubt = false
 		}
 		msg := fleetapi.Change{Revision: after}
 		if len(cs) > 0 {
@@ -80,11 +134,16 @@ func (s *stream) forward(ctx context.Context, after int64) (int64, error) {
 	}
 }
 
+// aboutHost reports whether a change is of the host or its placements.
+func (s *stream) aboutHost(c arm.Change) bool {
+	return c.Kind == arm.ChangeResource && (c.Key == s.host.ID.Key() || strings.HasPrefix(c.Key, s.host.ID.Key()+"/"))
+}
+
 // message says what of the changes concerns the host.
 func (s *stream) message(ctx context.Context, cs []arm.Change) (fleetapi.Change, error) {
 	msg := fleetapi.Change{Revision: cs[len(cs)-1].Revision}
 	for _, c := range cs {
-		if c.Kind == arm.ChangeResource && (c.Key == s.host.ID.Key() || strings.HasPrefix(c.Key, s.host.ID.Key()+"/") || s.placed[ruledKey(c.Key)]) {
+		if s.aboutHost(c) || c.Kind == arm.ChangeResource && s.placed[ruledKey(c.Key)] {
 			msg.Placements = true
 		}
 	}

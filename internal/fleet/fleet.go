@@ -69,6 +69,8 @@ type Fleet struct {
 	Authorize func(ctx context.Context, c access.Caller, action string, data bool, scope resource.ID) (access.Decision, error)
 	Now       func() time.Time
 	Log       *slog.Logger
+
+	readings readings
 }
 
 // caller is the host as the caller of a domain method.

@@ -308,7 +308,7 @@ func (c *ControlPlane) serveEvents(w http.ResponseWriter, r *http.Request) {
 const maxAsked = 1000
 
 // Mint makes a token that lives for a day, as of now, of the identity that is
-// named by its resource ID, else of the workload's own.
+// named, else of the workload's own.
 func (c *ControlPlane) Mint(req fleetapi.TokenRequest) fleetapi.TokenResponse {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -316,7 +316,7 @@ func (c *ControlPlane) Mint(req fleetapi.TokenRequest) fleetapi.TokenResponse {
 	now := time.Now().Truncate(time.Second)
 	return fleetapi.TokenResponse{
 		AccessToken: fmt.Sprintf("token-%d", c.minted), TokenID: fmt.Sprintf("uti-%d", c.minted),
-		Principal: "6f1e6a3c-0000-4000-8000-000000000001", ClientID: "6f1e6a3c-0000-4000-8000-000000000002",
+		Principal: cmp.Or(req.ObjectID, "6f1e6a3c-0000-4000-8000-000000000001"), ClientID: cmp.Or(req.ClientID, "6f1e6a3c-0000-4000-8000-000000000002"),
 		Identity: cmp.Or(req.ResourceID, req.Workload), Resource: req.Audience, NotBefore: now.Add(-5 * time.Minute), Expires: now.Add(24 * time.Hour),
 		Revision: c.revision,
 	}
@@ -400,6 +400,16 @@ func (c *ControlPlane) change(ch fleetapi.Change, do func()) int64 {
 	close(c.wake)
 	c.wake = make(chan struct{})
 	return c.revision
+}
+
+// Rewind puts the control plane back to a revision, as a restored backup does.
+func (c *ControlPlane) Rewind(revision int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.revision = revision
+	c.log = slices.DeleteFunc(c.log, func(ch fleetapi.Change) bool { return ch.Revision > revision })
+	close(c.wake)
+	c.wake = make(chan struct{})
 }
 
 // Down makes every connection end, or lets them in again.

@@ -1,0 +1,296 @@
+package bench
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/innate-id/innate/internal/access"
+	"github.com/innate-id/innate/internal/agent"
+	"github.com/innate-id/innate/internal/arm"
+	"github.com/innate-id/innate/internal/directory"
+	"github.com/innate-id/innate/internal/resource"
+	"github.com/innate-id/innate/internal/seal"
+	"github.com/innate-id/innate/internal/server"
+	"github.com/innate-id/innate/internal/testkit"
+)
+
+const (
+	hosts  = 100
+	rounds = 24
+	// askEvery is how often each host's program asks for its token.
+	askEvery = 50 * time.Millisecond
+)
+
+// BenchmarkRevocation is how long a right outlives the answer that it was taken
+// away: each of 100 agents has a token of one user-assigned identity and is asked
+// for it all the time; the identity is deleted; the last token that any of them
+// gives out, and the last time that our own API takes one of those that are out,
+// are dated from the acknowledgement. The control plane and its database are the
+// real ones, and so are the agents, each with its own host, certificate and stream;
+// all share this machine.
+func BenchmarkRevocation(b *testing.B) {
+	for name, database := range map[string]func(dir string) server.Database{
+		"sqlite": func(dir string) server.Database { return server.Database{SQLite: filepath.Join(dir, "db")} },
+		"postgres": func(dir string) server.Database {
+			file := filepath.Join(dir, "url")
+			if err := os.WriteFile(file, []byte(testkit.Postgres(b)), 0o600); err != nil {
+				b.Fatal(err)
+			}
+			return server.Database{PostgresFile: file}
+		},
+	} {
+		b.Run(name, func(b *testing.B) {
+			f := newFleet(b, database)
+			for b.Loop() { // measured once, in many rounds
+			}
+			var served, accepted []time.Duration
+			for round := range rounds {
+				s, a := f.revoke(b, f.identities[round])
+				served, accepted = append(served, s), append(accepted, a)
+			}
+			b.ReportMetric(0, "ns/op")
+			for what, d := range map[string][]time.Duration{"served": served, "accepted": accepted} {
+				slices.Sort(d)
+				b.ReportMetric(ms(d[len(d)/2]), what+"-p50-ms")
+				b.ReportMetric(ms(d[len(d)*99/100]), what+"-p99-ms")
+				b.ReportMetric(ms(d[len(d)-1]), what+"-max-ms")
+			}
+		})
+	}
+}
+
+func ms(d time.Duration) float64 { return float64(d) / 1e6 }
+
+// estate is an installation with its hosts.
+type estate struct {
+	*server.Builder
+	agents     []*agent.Agent
+	identities []directory.Principal
+	api        *http.Client
+	vault      string // a path of the management API
+}
+
+func newFleet(b *testing.B, database func(dir string) server.Database) *estate {
+	b.Helper()
+	dir, err := os.MkdirTemp("", "fleet")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { os.RemoveAll(dir) })
+	log := slog.New(slog.DiscardHandler)
+	if _, err := seal.CreateFile(filepath.Join(dir, "root.key")); err != nil {
+		b.Fatal(err)
+	}
+	s, err := server.Open(b.Context(), server.Config{Domain: "bench.test", Listen: "127.0.0.1:0", Database: database(dir),
+		RootKeyFile: filepath.Join(dir, "root.key"), TLS: server.TLS{LocalCA: true}, Replica: "one", TokenLife: "1h"}, log, time.Now)
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(ctx) }()
+	b.Cleanup(func() {
+		stop()
+		if err := <-served; err != nil {
+			b.Error(err)
+		}
+	})
+	boot, err := s.Bootstrap(ctx, server.Bootstrap{TenantName: "bench", Group: "g", Location: "local", Host: "first", Owner: "ops"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	e := &estate{Builder: &server.Builder{Server: s, Caller: access.SystemCaller(boot.Tenant, "bench")}}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(s.CA.PEM())
+	e.api = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, DialContext: e.dial}}
+	e.vault = s.Names.Management() + boot.Group.String() + "?api-version=2021-04-01"
+	attached := map[string]any{}
+	for i := range rounds {
+		id := must(boot.Group.Extension("Microsoft.ManagedIdentity/userAssignedIdentities", fmt.Sprint("shared-", i)))(b)
+		e.put(b, id, map[string]any{"location": "local"})
+		e.identities = append(e.identities, must(e.Principal(ctx, id))(b))
+		attached[id.String()] = struct{}{}
+	}
+	for i := range hosts {
+		e.agents = append(e.agents, e.host(b, dir, boot.Group, i, attached, pool))
+	}
+	return e
+}
+
+func (e *estate) dial(ctx context.Context, network, _ string) (net.Conn, error) {
+	return new(net.Dialer).DialContext(ctx, network, e.Server.Addr())
+}
+
+// must makes one value of a result and its error.
+func must[T any](v T, err error) func(*testing.B) T {
+	return func(b *testing.B) T {
+		b.Helper()
+		if err != nil {
+			b.Fatal(err)
+		}
+		return v
+	}
+}
+
+func (e *estate) put(b *testing.B, id resource.ID, body map[string]any) {
+	b.Helper()
+	if err := e.Put(b.Context(), id, body); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// host makes one host with a virtual machine that has the identities, and starts
+// its agent.
+func (e *estate) host(b *testing.B, dir string, group resource.ID, i int, attached map[string]any, pool *x509.CertPool) *agent.Agent {
+	b.Helper()
+	vm := must(group.Extension("Microsoft.Compute/virtualMachines", fmt.Sprint("vm", i)))(b)
+	e.put(b, vm, map[string]any{"location": "local", "identity": map[string]any{"type": "UserAssigned", "userAssignedIdentities": attached}})
+	host := must(group.Extension("Innate.Fleet/hosts", fmt.Sprint("h", i)))(b)
+	e.put(b, host, map[string]any{})
+	if err := e.Place(b.Context(), host, "p", "main", nil, vm); err != nil {
+		b.Fatal(err)
+	}
+	tok, _, err := e.Server.Enrolment(b.Context(), e.Caller.Tenant, host)
+	if err != nil {
+		b.Fatal(err)
+	}
+	a, err := agent.New(agent.Config{ControlPlane: e.Server.Names.Fleet(), CA: pool, Dial: e.dial, StateDir: filepath.Join(dir, fmt.Sprint("h", i)),
+		EnrolToken: tok, Doors: []agent.DoorConfig{{Name: "main", Listen: "127.0.0.1:0"}}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := a.Start(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(a.Close)
+	return a
+}
+
+// revoke deletes an identity while all use it.
+func (e *estate) revoke(b *testing.B, who directory.Principal) (served, accepted time.Duration) {
+	var lastServed, lastAccepted atomic.Int64 // Unix nanoseconds
+	var out atomic.Pointer[string]
+	var ready, all sync.WaitGroup
+	var failed atomic.Pointer[error]
+	fail := func(err error) { failed.CompareAndSwap(nil, &err) }
+	stop := make(chan struct{})
+	path := ask + e.Server.Names.Management() + "&client_id=" + who.Client
+	for i, a := range e.agents {
+		ready.Add(1)
+		all.Go(func() {
+			first := sync.OnceFunc(ready.Done)
+			defer first()
+			time.Sleep(askEvery * time.Duration(i) / hosts)
+			addr := a.DoorAddr("main")
+			hc := &http.Client{Transport: new(http.Transport)}
+			defer hc.CloseIdleConnections()
+			tick := time.NewTicker(askEvery)
+			defer tick.Stop()
+			for {
+				tok, status, err := askToken(hc, "http://"+addr+path)
+				switch {
+				case err != nil:
+					fail(err)
+					return
+				case status == http.StatusOK:
+					raise(&lastServed, time.Now())
+					out.CompareAndSwap(nil, &tok)
+				}
+				first()
+				if status != http.StatusOK {
+					tick.Reset(10 * askEvery) // each refusal is asked for anew
+				}
+				select {
+				case <-stop:
+					return
+				case <-tick.C:
+				}
+			}
+		})
+	}
+	ready.Wait()
+	if out.Load() == nil {
+		b.Fatal("no agent had a token")
+	}
+	all.Go(func() {
+		for {
+			req, _ := http.NewRequest(http.MethodGet, e.vault, nil)
+			req.Header.Set("Authorization", "Bearer "+*out.Load())
+			resp, err := e.api.Do(req)
+			if err != nil {
+				fail(err)
+				return
+			}
+			_, _ = io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusUnauthorized { // 403 is to be known
+				raise(&lastAccepted, time.Now())
+			}
+			select {
+			case <-stop:
+				return
+			case <-time.After(2 * time.Millisecond):
+			}
+		}
+	})
+	time.Sleep(150 * time.Millisecond)
+	if _, err := e.Server.ARM.Delete(b.Context(), e.Caller, who.Resource, arm.Condition{}); err != nil {
+		b.Fatal(err)
+	}
+	acknowledged := time.Now()
+	time.Sleep(1500 * time.Millisecond)
+	close(stop)
+	all.Wait()
+	if err := failed.Load(); err != nil {
+		b.Fatal(*err)
+	}
+	after := func(last *atomic.Int64) time.Duration {
+		return max(0, time.Unix(0, last.Load()).Sub(acknowledged))
+	}
+	return after(&lastServed), after(&lastAccepted)
+}
+
+// askToken asks for a token once.
+func askToken(hc *http.Client, url string) (tok string, status int, err error) {
+	req, err := http.NewRequest(http.MethodGet, url, nil)
+	if err != nil {
+		return "", 0, err
+	}
+	req.Header.Set("Metadata", "true")
+	resp, err := hc.Do(req)
+	if err != nil {
+		return "", 0, err
+	}
+	defer resp.Body.Close()
+	var body struct {
+		AccessToken string `json:"access_token"`
+	}
+	err = json.NewDecoder(resp.Body).Decode(&body)
+	_, _ = io.Copy(io.Discard, resp.Body)
+	return strings.TrimSpace(body.AccessToken), resp.StatusCode, err
+}
+
+// raise makes at the latest.
+func raise(last *atomic.Int64, at time.Time) {
+	for {
+		before := last.Load()
+		if at.UnixNano() <= before || last.CompareAndSwap(before, at.UnixNano()) {
+			return
+		}
+	}
+}
