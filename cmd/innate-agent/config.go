@@ -6,10 +6,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -17,6 +19,7 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"github.com/innate-id/innate/internal/agent"
+	"github.com/innate-id/innate/internal/agent/handover"
 )
 
 // config is the agent's configuration file. An unknown key is an error.
@@ -37,7 +40,8 @@ type config struct {
 	StateDir string `yaml:"state_dir"`
 	// enrolment_token_file holds the one-time token that turns this machine
 	// into a host. Only its owner may read it. It is read when the host has no
-	// good certificate, and may be gone after that.
+	// good certificate, and may be gone after that. Where it is not given, the
+	// systemd credential "enrolment-token" is read, if the service has it.
 	EnrolmentTokenFile string `yaml:"enrolment_token_file"`
 	// doors are where IMDS is spoken. Placements name them. The name "run" is
 	// taken: it means programs started through the control socket.
@@ -61,28 +65,49 @@ type config struct {
 	// (default) gives out remembered tokens until they end, "refuse" gives out
 	// nothing.
 	Offline string `yaml:"offline"`
+	// log_level is debug, info (default), warn or error. At debug each request
+	// that was answered is a line, at info only those that were not.
+	LogLevel string `yaml:"log_level"`
 }
 
-// load reads a configuration file and makes its agent. The error has all
-// faults at once.
-func load(file string, log *slog.Logger) (*agent.Agent, error) {
-	text, err := os.ReadFile(file)
+// enrolmentCredential is what a unit calls the token (LoadCredential=).
+const enrolmentCredential = "enrolment-token"
+
+// load reads the configuration and makes its agent, which logs to stderr. The
+// error has all faults at once.
+func (p *process) load(stderr io.Writer) error {
+	text, err := os.ReadFile(p.file)
 	if err != nil {
-		return nil, fmt.Errorf("reading the configuration: %w", err)
+		return fmt.Errorf("reading the configuration: %w", err)
 	}
 	var c config
 	if len(bytes.TrimSpace(text)) > 0 {
 		if err := yaml.UnmarshalWithOptions(text, &c, yaml.Strict()); err != nil {
-			return nil, fmt.Errorf("reading the configuration %s: %w", file, err)
+			return fmt.Errorf("reading the configuration %s: %w", p.file, err)
 		}
 	}
-	cfg, fault := c.agent()
-	cfg.Log = log
-	a, err := agent.New(cfg)
-	if err := errors.Join(fault, err); err != nil {
-		return nil, fmt.Errorf("configuration %s:\n%w", file, err)
+	level, badLevel := readLevel(c.LogLevel)
+	p.log = slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: level}))
+	if p.handover, err = handover.Inherit(); err != nil {
+		return err
 	}
-	return a, nil
+	cfg, fault := c.agent()
+	cfg.Log, cfg.Handover = p.log, p.handover
+	p.agent, err = agent.New(cfg)
+	if err := errors.Join(badLevel, fault, err); err != nil {
+		return fmt.Errorf("configuration %s:\n%w", p.file, err)
+	}
+	return nil
+}
+
+func readLevel(s string) (level slog.Level, err error) {
+	if s == "" {
+		return slog.LevelInfo, nil
+	}
+	if err := level.UnmarshalText([]byte(s)); err != nil || s != strings.ToLower(level.String()) {
+		return slog.LevelInfo, fmt.Errorf("log_level %q: debug, info, warn or error was expected", s)
+	}
+	return level, nil
 }
 
 // agent reads the files that the configuration names and reports all that is
@@ -103,7 +128,7 @@ func (c *config) agent() (agent.Config, error) {
 	if cfg.CA, err = readCA(c.ControlPlaneCA); err != nil {
 		faults = append(faults, err)
 	}
-	if cfg.EnrolToken, err = readToken(c.EnrolmentTokenFile); err != nil {
+	if cfg.EnrolToken, err = readToken(c.tokenFile()); err != nil {
 		faults = append(faults, err)
 	}
 	if cfg.ControlMode, err = readMode(c.ControlSocketMode); err != nil {
@@ -118,6 +143,15 @@ func (c *config) agent() (agent.Config, error) {
 		}
 	}
 	return cfg, errors.Join(faults...)
+}
+
+// tokenFile is where the one-time token is. systemd keeps credentials in memory
+// and lets only the service read them.
+func (c *config) tokenFile() string {
+	if dir := os.Getenv("CREDENTIALS_DIRECTORY"); c.EnrolmentTokenFile == "" && dir != "" {
+		return filepath.Join(dir, enrolmentCredential)
+	}
+	return c.EnrolmentTokenFile
 }
 
 func readCA(file string) (*x509.CertPool, error) {

@@ -28,6 +28,7 @@ import (
 
 	"github.com/innate-id/innate/internal/agent/caller"
 	"github.com/innate-id/innate/internal/agent/door"
+	"github.com/innate-id/innate/internal/agent/handover"
 	"github.com/innate-id/innate/internal/agent/hostkey"
 	"github.com/innate-id/innate/internal/agent/metadata"
 	"github.com/innate-id/innate/internal/agent/tokens"
@@ -74,7 +75,10 @@ type Config struct {
 	Offline string
 	// JournalSize bounds the journal in bytes; 0 means its default.
 	JournalSize int64
-	Log         *slog.Logger
+	// Handover is what the process before this one left, and what this one
+	// leaves to the next ([Agent.HandOver]). May be nil: neither.
+	Handover *handover.Set
+	Log      *slog.Logger
 	// Now is the clock that lifetimes are measured by; time.Now if nil.
 	Now func() time.Time
 }
@@ -106,6 +110,7 @@ type Agent struct {
 	running context.Context // ends with Close
 	stop    context.CancelFunc
 	work    sync.WaitGroup
+	holding sync.WaitGroup // requests for starts that are between door and starts
 
 	mu      sync.Mutex // guards what follows
 	doors   []*door.Door
@@ -220,6 +225,9 @@ func (a *Agent) start(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("waiting for the change stream: %w", errors.Join(a.feed.why(), ctx.Err()))
 	}
+	if err := a.inheritStarts(); err != nil {
+		return err
+	}
 	a.serve()
 	return nil
 }
@@ -227,7 +235,7 @@ func (a *Agent) start(ctx context.Context) error {
 // open takes the state directory into use and puts the parts together.
 func (a *Agent) open() error {
 	var err error
-	if a.lock, err = lock(a.cfg.StateDir); err != nil {
+	if a.lock, err = a.takeLock(); err != nil {
 		return err
 	}
 	if a.key, err = hostkey.LoadOrCreate(a.cfg.StateDir); err != nil {
@@ -256,13 +264,16 @@ func (a *Agent) goes(f func()) {
 	}()
 }
 
+// lockName is the file whose lock says that a state directory is in use.
+const lockName = "lock"
+
 // lock keeps a second agent from the same state: two would spoil each other's
 // journal. The lock goes with the process.
 func lock(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the state directory: %w", err)
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("opening the state directory's lock: %w", err)
 	}
@@ -296,13 +307,15 @@ func (a *Agent) bind(ctx context.Context) error {
 	}
 	control := a.door(RunDoor, a.controlHandler())
 	control.AnswerTimeout = 0 // the answer to a start lasts as long as the start
-	a.control, err = door.ListenUnix(ctx, control, a.cfg.ControlSocket, a.cfg.ControlMode)
-	return err
+	if a.control, err = door.ListenUnix(ctx, control, a.cfg.ControlSocket, a.cfg.ControlMode); err != nil {
+		return err
+	}
+	return nil
 }
 
 // door is the configuration of one door.
 func (a *Agent) door(name string, h http.Handler) door.Config {
-	return door.Config{Name: name, Handler: h, AnswerTimeout: door.AnswerTimeout, Log: a.log, Identify: func(c net.Conn) (evidence.Evidence, error) {
+	return door.Config{Name: name, Handler: h, AnswerTimeout: door.AnswerTimeout, Open: a.cfg.Handover.Listen, Log: a.log, Identify: func(c net.Conn) (evidence.Evidence, error) {
 		return a.callers.Identify(c, caller.From{Door: name})
 	}}
 }
@@ -343,7 +356,6 @@ func (a *Agent) Close() {
 	all := a.all()
 	a.mu.Unlock()
 
-	// Ends the starts too: their connections would hold the socket open.
 	a.stop()
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
@@ -352,6 +364,7 @@ func (a *Agent) Close() {
 			a.log.Warn("door not closed in good order", "door", d.Name(), "err", err)
 		}
 	}
+	a.endStarts()
 	a.work.Wait()
 	if a.tokens != nil {
 		a.tokens.Close()

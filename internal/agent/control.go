@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"time"
 
@@ -107,19 +108,32 @@ func (a *Agent) serveStart(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	defer release()
+	a.holding.Add(1) // before the connection is no longer the door's to wait for
+	defer a.holding.Done()
 	resp := StartResponse{Endpoint: "http://" + a.AppAddr() + metadata.PathAppService, Header: header, IMDS: a.imdsFor(req.Resource, ev)}
-	if err := json.NewEncoder(w).Encode(resp); err != nil {
+	conn, err := answerAndKeep(w, control, resp)
+	if err != nil {
+		release()
 		return nil // gone already, and so is the start
 	}
-	if err := control.Flush(); err != nil {
-		return nil
-	}
-	select {
-	case <-r.Context().Done():
-	case <-a.running.Done():
-	}
+	a.starts.hold(conn, header, release)
 	return nil
+}
+
+// answerAndKeep writes an answer that ends with its connection, and takes the
+// connection over: it is no longer net/http's, and can be handed to the
+// process that takes this one's place.
+func answerAndKeep(w http.ResponseWriter, control *http.ResponseController, answer any) (net.Conn, error) {
+	w.Header().Set("Connection", "close")
+	w.Header().Set("Transfer-Encoding", "identity") // no chunks: nobody would be there to write the last
+	if err := json.NewEncoder(w).Encode(answer); err != nil {
+		return nil, err
+	}
+	if err := control.Flush(); err != nil {
+		return nil, err
+	}
+	conn, _, err := control.Hijack()
+	return conn, err
 }
 
 // readStart reads the whole body, so that net/http can watch the connection.

@@ -48,7 +48,19 @@ type Config struct {
 	Identify func(net.Conn) (evidence.Evidence, error)
 	// AnswerTimeout bounds an answer; 0 lets it take as long as it likes.
 	AnswerTimeout time.Duration
-	Log           *slog.Logger
+	// Open finds the listener of that name that the process before this one
+	// left, or else opens one; nil only opens. Every door is opened through it.
+	Open func(name string, open func() (net.Listener, error)) (net.Listener, error)
+	Log  *slog.Logger
+}
+
+// open opens a listener. where says all that it is opened for: one that was
+// left by the process before is taken only if that is the same.
+func (c *Config) open(where string, open func() (net.Listener, error)) (net.Listener, error) {
+	if c.Open == nil {
+		return open()
+	}
+	return c.Open("door "+c.Name+" "+where, open)
 }
 
 // Door listens and, once [Door.Serve] is called, answers.
@@ -57,6 +69,7 @@ type Door struct {
 	listener net.Listener
 	server   *http.Server
 	done     chan struct{} // closed when serving has ended; nil before Serve
+	leaving  leaving
 }
 
 // Listen opens a door on a loopback TCP address, "127.0.0.1:0" or "[::1]:50342".
@@ -65,7 +78,7 @@ func Listen(ctx context.Context, cfg Config, addr string) (*Door, error) {
 	if err := CheckLoopback(addr); err != nil {
 		return nil, fmt.Errorf("door %s: %w", cfg.Name, err)
 	}
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+	l, err := cfg.open("tcp "+addr, func() (net.Listener, error) { return new(net.ListenConfig).Listen(ctx, "tcp", addr) })
 	if err != nil {
 		return nil, fmt.Errorf("door %s: listening: %w", cfg.Name, err)
 	}
@@ -79,10 +92,12 @@ func ListenUnix(ctx context.Context, cfg Config, path string, mode os.FileMode) 
 	if len(path) > 107 {
 		return nil, fmt.Errorf("door %s: socket path is %d bytes long; at most 107 are allowed", name, len(path))
 	}
-	if err := removeStale(path); err != nil {
-		return nil, fmt.Errorf("door %s: %w", name, err)
-	}
-	l, err := new(net.ListenConfig).Listen(ctx, "unix", path)
+	l, err := cfg.open("unix "+path, func() (net.Listener, error) {
+		if err := removeStale(path); err != nil {
+			return nil, err
+		}
+		return new(net.ListenConfig).Listen(ctx, "unix", path)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("door %s: listening: %w", name, err)
 	}
@@ -120,8 +135,9 @@ func removeStale(path string) error {
 
 // New makes a door of a listener that is open already and becomes the door's.
 func New(cfg Config, l net.Listener) *Door {
-	return &Door{name: cfg.Name, listener: l, server: &http.Server{
-		Handler:           limited(cfg.Handler),
+	d := &Door{name: cfg.Name, listener: l}
+	d.server = &http.Server{
+		Handler:           d.leaving.told(limited(cfg.Handler)),
 		ReadHeaderTimeout: headerTimeout,
 		WriteTimeout:      cfg.AnswerTimeout,
 		IdleTimeout:       idleTimeout,
@@ -130,6 +146,7 @@ func New(cfg Config, l net.Listener) *Door {
 		// No ReadTimeout: its deadline would also end the watch for a client
 		// that goes away, and with it a request that waits for the control plane.
 		DisableGeneralOptionsHandler: true, // "OPTIONS *" is refused like the rest
+		ConnState:                    d.leaving.count,
 		ErrorLog:                     slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			id := &identified{done: make(chan struct{})}
@@ -139,7 +156,8 @@ func New(cfg Config, l net.Listener) *Door {
 			}()
 			return context.WithValue(ctx, callerKey{}, id)
 		},
-	}}
+	}
+	return d
 }
 
 // limited bounds a body in length and in time, also one that nobody reads:
