@@ -65,6 +65,11 @@ type config struct {
 	// (default) gives out remembered tokens until they end, "refuse" gives out
 	// nothing.
 	Offline string `yaml:"offline"`
+	// metrics_listen is where Prometheus finds the metrics, at /metrics: a
+	// loopback address and a port, which every user of the host can read, or
+	// the path of a unix socket, which only the agent's own user and root can.
+	// They name no identity and no program. Without it there are none.
+	MetricsListen string `yaml:"metrics_listen"`
 	// log_level is debug, info (default), warn or error. At debug each request
 	// that was answered is a line, at info only those that were not.
 	LogLevel string `yaml:"log_level"`
@@ -116,7 +121,7 @@ func (c *config) agent() (agent.Config, error) {
 	var faults []error
 	cfg := agent.Config{
 		ControlPlane: c.ControlPlane, StateDir: c.StateDir, AppListen: c.AppListen,
-		ControlSocket: c.ControlSocket, Offline: c.Offline,
+		ControlSocket: c.ControlSocket, Offline: c.Offline, MetricsListen: c.MetricsListen,
 	}
 	if cfg.ControlSocket == "" {
 		cfg.ControlSocket = "/run/innate/agent.sock"

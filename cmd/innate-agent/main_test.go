@@ -70,8 +70,10 @@ enrolment_token_file: %s
 doors: [{name: run, listen: "127.0.0.1:0"}, {name: vm, listen: "0.0.0.0:80"}]
 app_listen: "*:80"
 control_socket_mode: "rw"
+log_level: loud
+metrics_listen: 0.0.0.0:9464
 offline: maybe
-`, open), []string{"https://", "ca.pem", "connect_to", "chmod 600", `"run"`, "0.0.0.0:80", "*:80", `"rw"`, "maybe", "state directory"}},
+`, open), []string{"https://", "ca.pem", "connect_to", "chmod 600", `"run"`, "0.0.0.0:80", "*:80", `"rw"`, "maybe", "state directory", "loud", "0.0.0.0:9464"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -31,6 +31,7 @@ import (
 	"github.com/innate-id/innate/internal/agent/handover"
 	"github.com/innate-id/innate/internal/agent/hostkey"
 	"github.com/innate-id/innate/internal/agent/metadata"
+	"github.com/innate-id/innate/internal/agent/metrics"
 	"github.com/innate-id/innate/internal/agent/tokens"
 	"github.com/innate-id/innate/internal/evidence"
 )
@@ -75,6 +76,10 @@ type Config struct {
 	Offline string
 	// JournalSize bounds the journal in bytes; 0 means its default.
 	JournalSize int64
+	// MetricsListen is where Prometheus finds the metrics, GET /metrics: a
+	// loopback address with a port, or the path of a unix socket (mode 0600).
+	// Empty for nowhere.
+	MetricsListen string
 	// Handover is what the process before this one left, and what this one
 	// leaves to the next ([Agent.HandOver]). May be nil: neither.
 	Handover *handover.Set
@@ -106,6 +111,7 @@ type Agent struct {
 	feed    *feed
 	starts  *starts
 	callers *caller.Identifier
+	metrics *metrics.Metrics // nil without MetricsListen
 
 	running context.Context // ends with Close
 	stop    context.CancelFunc
@@ -116,6 +122,7 @@ type Agent struct {
 	doors   []*door.Door
 	app     *door.Door
 	control *door.Door
+	scrape  *door.Door // the metrics
 	serving bool
 	closed  bool
 }
@@ -162,6 +169,11 @@ func (c *Config) check() error {
 	}
 	if err := door.CheckLoopback(c.AppListen); err != nil {
 		fault("app listener: %w", err)
+	}
+	if c.MetricsListen != "" && !filepath.IsAbs(c.MetricsListen) {
+		if err := door.CheckLoopback(c.MetricsListen); err != nil {
+			fault("metrics: %w (or the path of a socket, from / on)", err)
+		}
 	}
 	names := map[string]bool{}
 	for _, d := range c.Doors {
@@ -253,6 +265,9 @@ func (a *Agent) open() error {
 	a.feed.tokens = a.tokens
 	a.starts = newStarts()
 	a.callers = &caller.Identifier{}
+	if a.cfg.MetricsListen != "" {
+		a.metrics = metrics.New(a.facts())
+	}
 	return nil
 }
 
@@ -299,6 +314,9 @@ func (a *Agent) bind(ctx context.Context) error {
 	if a.app, err = door.Listen(ctx, a.door(RunDoor, metadata.AppService(a.dialects())), a.cfg.AppListen); err != nil {
 		return err
 	}
+	if a.scrape, err = a.listenMetrics(ctx); err != nil {
+		return err
+	}
 	if a.cfg.ControlSocket == "" {
 		return nil
 	}
@@ -307,10 +325,8 @@ func (a *Agent) bind(ctx context.Context) error {
 	}
 	control := a.door(RunDoor, a.controlHandler())
 	control.AnswerTimeout = 0 // the answer to a start lasts as long as the start
-	if a.control, err = door.ListenUnix(ctx, control, a.cfg.ControlSocket, a.cfg.ControlMode); err != nil {
-		return err
-	}
-	return nil
+	a.control, err = door.ListenUnix(ctx, control, a.cfg.ControlSocket, a.cfg.ControlMode)
+	return err
 }
 
 // door is the configuration of one door.
@@ -331,7 +347,7 @@ func (a *Agent) serve() {
 
 func (a *Agent) all() []*door.Door {
 	all := append([]*door.Door(nil), a.doors...)
-	for _, d := range []*door.Door{a.app, a.control} {
+	for _, d := range []*door.Door{a.app, a.control, a.scrape} {
 		if d != nil {
 			all = append(all, d)
 		}
@@ -341,7 +357,11 @@ func (a *Agent) all() []*door.Door {
 
 // dialects is what the dialects need of this agent.
 func (a *Agent) dialects() metadata.Agent {
-	return metadata.Agent{Place: a.place, Started: a.started, Token: a.token, Now: a.now, Log: a.log}
+	m := metadata.Agent{Place: a.place, Started: a.started, Token: a.token, Now: a.now, Log: a.log}
+	if a.metrics != nil {
+		m.Observe = a.metrics.Observe
+	}
+	return m
 }
 
 // Close stops the agent: no new requests, the ones under way end, the journal

@@ -77,7 +77,7 @@ func request(c metadata.Caller, q metadata.Query) tokens.Request {
 	return tokens.Request{
 		Workload: c.Workload, Placement: c.Placement, Audience: q.Resource,
 		ClientID: q.ClientID, ObjectID: q.ObjectID, ResourceID: q.ResourceID,
-		Caller: c.Evidence.String(), BypassCache: q.BypassCache, RefreshSHA256: q.RefreshSHA256,
+		Caller: c.Evidence.String(), BypassCache: q.BypassCache, RefreshSHA256: q.RefreshSHA256, From: q.From,
 	}
 }
 

@@ -131,3 +131,10 @@ func (a *Agent) startRefusal(st *start, err error) error {
 	return problem.Errorf(problem.CallerRefused, "no placement on this host lets this user run as %s: whoever manages the host adds a placement to %s "+
 		"with door %q, that resource, and a selector of this user (%s)", st.workload, a.key.Host(), RunDoor, st.ev.String())
 }
+
+// len is how many starts live.
+func (s *starts) len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.byDigest)
+}

@@ -19,7 +19,9 @@ const ServerIMDS = "IMDS/150.870.65.1854"
 type imds struct{ Agent }
 
 // IMDS returns the handler of an IMDS door.
-func IMDS(a Agent) http.Handler { return &imds{a} }
+func IMDS(a Agent) http.Handler {
+	return a.observed("imds", func(a Agent) http.Handler { return &imds{a} })
+}
 
 func (d *imds) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Server", ServerIMDS)

@@ -46,7 +46,7 @@ const (
 	maxRecent = 1024
 )
 
-// Request asks for a token for a workload. All of it but the last two fields
+// Request asks for a token for a workload. All of it but the last three fields
 // is the key under which the token is kept.
 type Request struct {
 	Workload, Placement, Audience string
@@ -59,6 +59,8 @@ type Request struct {
 	BypassCache bool
 	// RefreshSHA256 is the hex digest of a token not to be given again.
 	RefreshSHA256 string
+	// From is told where the answer came from; may be nil.
+	From *Source
 }
 
 // key joins what tells tokens apart. Resource IDs and GUIDs compare without
@@ -138,12 +140,15 @@ func (c *Cache) Get(ctx context.Context, req Request) (fleetapi.TokenResponse, e
 	if !req.BypassCache && c.cfg.Fresh() {
 		if tok, ok := c.lookup(key, req); ok {
 			c.refreshAhead(key, req)
+			req.from(Hit)
 			return c.remembered(tok, req, false)
 		}
 	}
 	if tok, ok := c.whileDown(key, req); ok {
+		req.from(Stale)
 		return c.remembered(tok, req, true)
 	}
+	req.from(Miss)
 	tok, led, err := c.ask(ctx, key, req)
 	if err != nil && !led && Definite(err) {
 		// The question was asked before ours: what was refused then may have
@@ -157,6 +162,7 @@ func (c *Cache) Get(ctx context.Context, req Request) (fleetapi.TokenResponse, e
 		return c.remembered(tok, req, false)
 	case problem.Is(err, problem.Unavailable) && c.cfg.ServeStale && !req.BypassCache:
 		if tok, ok := c.lookup(key, req); ok {
+			req.from(Stale)
 			return c.remembered(tok, req, true)
 		}
 	}
