@@ -54,6 +54,22 @@ type Status struct {
 	Doors []DoorStatus `json:"doors"`
 	// App is where the App Service dialect is spoken.
 	App string `json:"app"`
+	// Evidence is how it is found out who connects: "kernel", written down by
+	// the kernel at the connect, or "after-the-fact", asked for after it.
+	Evidence string `json:"evidence"`
+	// Offline is what is done while the control plane is away, "serve" or
+	// "refuse".
+	Offline string `json:"offline"`
+	// JournalBytes of the record wait to be shipped; with JournalLimit no new
+	// caller is answered.
+	JournalBytes int64 `json:"journalBytes"`
+	JournalLimit int64 `json:"journalLimit"`
+	// CertificateExpires is when the host's certificate ends; it is renewed at
+	// half of its life, and RenewAt is when that is.
+	CertificateExpires time.Time `json:"certificateExpires"`
+	RenewAt            time.Time `json:"renewAt"`
+	Starts             int       `json:"starts"`
+	Tokens             int       `json:"tokens"`
 }
 
 // DoorStatus is one IMDS door.
@@ -171,7 +187,9 @@ func (a *Agent) imdsFor(workload string, by evidence.Evidence) string {
 // Status returns what the agent knows of itself.
 func (a *Agent) Status() Status {
 	connected, revision, heard := a.feed.state()
-	s := Status{Host: a.key.Host(), Connected: connected, Revision: revision, AgeMS: -1, App: a.AppAddr()}
+	s := Status{Host: a.key.Host(), Connected: connected, Revision: revision, AgeMS: -1, App: a.AppAddr(), Evidence: a.evidence(),
+		Offline: a.cfg.Offline, CertificateExpires: a.key.Expires(), RenewAt: a.key.RenewAt(), Starts: a.starts.len(), Tokens: a.tokens.Len()}
+	s.JournalBytes, s.JournalLimit = a.journal.Waiting()
 	if connected {
 		s.AgeMS = time.Since(heard).Milliseconds()
 	}
@@ -181,4 +199,12 @@ func (a *Agent) Status() Status {
 		s.Doors = append(s.Doors, DoorStatus{Name: d.Name(), Addr: d.Addr()})
 	}
 	return s
+}
+
+// evidence is the best grade that the agent can take over TCP.
+func (a *Agent) evidence() string {
+	if a.callers.Record != nil {
+		return evidence.GradeKernel.String()
+	}
+	return evidence.GradeAfter.String()
 }
