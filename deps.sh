@@ -9,6 +9,8 @@ want=""
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres >/dev/null 2>&1 || want="$want postgresql"
 command -v npm >/dev/null 2>&1 || want="$want npm"
 command -v curl >/dev/null 2>&1 || want="$want curl"
+command -v systemd-analyze >/dev/null 2>&1 || want="$want systemd" # it reads the units; it need not run
+command -v ip >/dev/null 2>&1 || want="$want iproute2"
 command -v gcc >/dev/null 2>&1 || want="$want gcc libc6-dev" # the race detector links with it
 if [ -n "$want" ]; then
 	if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
