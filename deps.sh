@@ -11,6 +11,7 @@ command -v npm >/dev/null 2>&1 || want="$want npm"
 command -v curl >/dev/null 2>&1 || want="$want curl"
 command -v openssl >/dev/null 2>&1 || want="$want openssl"
 command -v python3 >/dev/null 2>&1 || want="$want python3"
+command -v systemd-analyze >/dev/null 2>&1 || want="$want systemd" # it reads the units; it need not run
 command -v ip >/dev/null 2>&1 || want="$want iproute2"
 command -v gcc >/dev/null 2>&1 || want="$want gcc libc6-dev" # the race detector links with it
 # Container runtimes, asked about containers of the tests' own.

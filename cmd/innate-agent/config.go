@@ -6,11 +6,13 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -18,6 +20,7 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"github.com/innate-id/innate/internal/agent"
+	"github.com/innate-id/innate/internal/agent/handover"
 	"github.com/innate-id/innate/internal/agent/limit"
 	"github.com/innate-id/innate/internal/agent/metadata"
 )
@@ -40,7 +43,8 @@ type config struct {
 	StateDir string `yaml:"state_dir"`
 	// enrolment_token_file holds the one-time token that turns this machine
 	// into a host. Only its owner may read it. It is read when the host has no
-	// good certificate, and may be gone after that.
+	// good certificate, and may be gone after that. Where it is not given, the
+	// systemd credential "enrolment-token" is read, if the service has it.
 	EnrolmentTokenFile string `yaml:"enrolment_token_file"`
 	// enrolment_certificate_file and enrolment_key_file are a client
 	// certificate that this machine has already, with what vouches for it, and
@@ -67,6 +71,14 @@ type config struct {
 	// (default) gives out remembered tokens until they end, "refuse" gives out
 	// nothing.
 	Offline string `yaml:"offline"`
+	// metrics_listen is where Prometheus finds the metrics, at /metrics: a
+	// loopback address and a port, which every user of the host can read, or
+	// the path of a unix socket, which only the agent's own user and root can.
+	// They name no identity and no program. Without it there are none.
+	MetricsListen string `yaml:"metrics_listen"`
+	// log_level is debug, info (default), warn or error. At debug each request
+	// that was answered is a line, at info only those that were not.
+	LogLevel string `yaml:"log_level"`
 	// limits are what one caller may take, so that a program in a loop takes
 	// nothing from the others. Who is over them waits its turn, or is refused
 	// with 429.
@@ -185,26 +197,44 @@ func (d *doorConfig) agent() (agent.DoorConfig, error) {
 	return out, nil
 }
 
-// load reads a configuration file and makes its agent. The error has all
-// faults at once.
-func load(file string, log *slog.Logger) (*agent.Agent, error) {
-	text, err := os.ReadFile(file)
+// enrolmentCredential is what a unit calls the token (LoadCredential=).
+const enrolmentCredential = "enrolment-token"
+
+// load reads the configuration and makes its agent, which logs to stderr. The
+// error has all faults at once.
+func (p *process) load(stderr io.Writer) error {
+	text, err := os.ReadFile(p.file)
 	if err != nil {
-		return nil, fmt.Errorf("reading the configuration: %w", err)
+		return fmt.Errorf("reading the configuration: %w", err)
 	}
 	var c config
 	if len(bytes.TrimSpace(text)) > 0 {
 		if err := yaml.UnmarshalWithOptions(text, &c, yaml.Strict()); err != nil {
-			return nil, fmt.Errorf("reading the configuration %s: %w", file, err)
+			return fmt.Errorf("reading the configuration %s: %w", p.file, err)
 		}
 	}
-	cfg, fault := c.agent()
-	cfg.Log = log
-	a, err := agent.New(cfg)
-	if err := errors.Join(fault, err); err != nil {
-		return nil, fmt.Errorf("configuration %s:\n%w", file, err)
+	level, badLevel := readLevel(c.LogLevel)
+	p.log = slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: level}))
+	if p.handover, err = handover.Inherit(); err != nil {
+		return err
 	}
-	return a, nil
+	cfg, fault := c.agent()
+	cfg.Log, cfg.Handover = p.log, p.handover
+	p.agent, err = agent.New(cfg)
+	if err := errors.Join(badLevel, fault, err); err != nil {
+		return fmt.Errorf("configuration %s:\n%w", p.file, err)
+	}
+	return nil
+}
+
+func readLevel(s string) (level slog.Level, err error) {
+	if s == "" {
+		return slog.LevelInfo, nil
+	}
+	if err := level.UnmarshalText([]byte(s)); err != nil || s != strings.ToLower(level.String()) {
+		return slog.LevelInfo, fmt.Errorf("log_level %q: debug, info, warn or error was expected", s)
+	}
+	return level, nil
 }
 
 // agent reads the files that the configuration names and reports all that is
@@ -213,7 +243,7 @@ func (c *config) agent() (agent.Config, error) {
 	var faults []error
 	cfg := agent.Config{
 		ControlPlane: c.ControlPlane, StateDir: c.StateDir, AppListen: c.AppListen,
-		ControlSocket: c.ControlSocket, Offline: c.Offline, Limits: c.Limits.config(),
+		ControlSocket: c.ControlSocket, Offline: c.Offline, Limits: c.Limits.config(), MetricsListen: c.MetricsListen,
 		EnrolCertificateFile: c.EnrolmentCertificateFile, EnrolKeyFile: c.EnrolmentKeyFile,
 	}
 	if cfg.ControlSocket == "" {
@@ -230,7 +260,7 @@ func (c *config) agent() (agent.Config, error) {
 	if cfg.CA, err = readCA(c.ControlPlaneCA); err != nil {
 		faults = append(faults, err)
 	}
-	if cfg.EnrolToken, err = readToken(c.EnrolmentTokenFile); err != nil {
+	if cfg.EnrolToken, err = readToken(c.tokenFile()); err != nil {
 		faults = append(faults, err)
 	}
 	if cfg.ControlMode, err = readMode("control_socket_mode", c.ControlSocketMode); err != nil {
@@ -245,6 +275,15 @@ func (c *config) agent() (agent.Config, error) {
 		}
 	}
 	return cfg, errors.Join(faults...)
+}
+
+// tokenFile is where the one-time token is. systemd keeps credentials in memory
+// and lets only the service read them.
+func (c *config) tokenFile() string {
+	if dir := os.Getenv("CREDENTIALS_DIRECTORY"); c.EnrolmentTokenFile == "" && dir != "" {
+		return filepath.Join(dir, enrolmentCredential)
+	}
+	return c.EnrolmentTokenFile
 }
 
 func readCA(file string) (*x509.CertPool, error) {

@@ -73,7 +73,7 @@ func TestKilledTwoHundredTimes(t *testing.T) {
 		asking.Go(func() { callers[i].ask(t, stop) })
 	}
 	for n := range kills {
-		cmd := launch(t, bin, config)
+		cmd := begin(t, bin, config)
 		if n%4 != 1 { // each fourth is killed while it starts
 			served(t, n, callers)
 		}
@@ -83,7 +83,7 @@ func TestKilledTwoHundredTimes(t *testing.T) {
 		}
 		_ = cmd.Wait()
 	}
-	last := launch(t, bin, config)
+	last := begin(t, bin, config)
 	served(t, kills, callers)
 	close(stop)
 	asking.Wait()
@@ -186,8 +186,8 @@ limits: {per_second: 0, connections: 0}
 `, u.Port(), file(t, "ca.pem", string(cp.CAPEM), 0o644), u.Host, dir, file(t, "token", agenttest.EnrolToken, 0o600), door, dir), 0o600)
 }
 
-// launch starts the program and does not wait for it.
-func launch(t *testing.T, bin, config string) *exec.Cmd {
+// begin starts the program and does not wait for it.
+func begin(t *testing.T, bin, config string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command(bin, "--config", config)
 	cmd.Stderr = io.Discard

@@ -4,8 +4,11 @@
 //	innate-agent --config /etc/innate/agent.yaml [--check]
 //
 // It prints one line that begins with "ready" when it answers, logs to
-// standard error, and stops in good order on SIGTERM. It exits with 0 when it
-// was asked to stop, 1 when it could not go on, 2 when it was started wrongly.
+// standard error, and stops in good order on SIGTERM. On SIGHUP it looks
+// whether its program and configuration, as they are on disk now, are good, and
+// if so replaces itself by them with its sockets open (upgrade.go). It exits
+// with 0 when it was asked to stop, 1 when it could not go on, 2 when it was
+// started wrongly.
 package main
 
 import (
@@ -13,14 +16,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
 
 	"github.com/spf13/cobra"
-
-	"github.com/innate-id/innate/internal/agent"
 )
 
 func main() {
@@ -71,38 +71,22 @@ func command(stdout, stderr io.Writer) *cobra.Command {
 			if file == "" {
 				return misuse{errors.New("no configuration is given: use --config FILE")}
 			}
-			log := slog.New(slog.NewJSONHandler(stderr, nil))
-			a, err := load(file, log)
-			if err != nil {
+			hangup := make(chan os.Signal, 1)
+			signal.Notify(hangup, syscall.SIGHUP)
+			defer signal.Stop(hangup)
+			p := &process{file: file, hangup: hangup, stdout: stdout}
+			if err := p.load(stderr); err != nil {
 				return misuse{err}
 			}
 			if check {
 				fmt.Fprintf(stdout, "%s is good\n", file)
 				return nil
 			}
-			return serve(cmd.Context(), a, stdout)
+			return p.serve(cmd.Context())
 		},
 	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return misuse{err} })
 	cmd.Flags().StringVar(&file, "config", "", "the configuration, a YAML file")
 	cmd.Flags().BoolVar(&check, "check", false, "only check the configuration")
 	return cmd
-}
-
-// serve runs the agent until ctx ends.
-func serve(ctx context.Context, a *agent.Agent, stdout io.Writer) error {
-	if err := a.Start(ctx); err != nil {
-		if ctx.Err() != nil {
-			return nil // told to stop before it was ready
-		}
-		return err
-	}
-	defer a.Close()
-	fmt.Fprintf(stdout, "ready host=%s app=%s", a.Host(), a.AppAddr())
-	for _, d := range a.Status().Doors {
-		fmt.Fprintf(stdout, " %s=%s", d.Name, d.Addr)
-	}
-	fmt.Fprintln(stdout)
-	<-ctx.Done()
-	return nil
 }

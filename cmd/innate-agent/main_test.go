@@ -84,10 +84,12 @@ doors:
   - {name: two, kind: unix, path: /run/s}
 app_listen: "*:80"
 control_socket_mode: "rw"
+log_level: loud
+metrics_listen: 0.0.0.0:9464
 offline: maybe
 limits: {per_second: 5, burst: 0}
 `, open), []string{"burst is 0", `"tap/0"`, "path means nothing to a door of kind interface", `mac "nothing"`, `address "10.0.0.5"`, "agent's own", "a container's name was expected",
-			`"imds.sock"`, `mode "rwx"`, "10.0.0.1:50342", `"tokens"`, `"socket"`, "both at socket /run/s", "https://", "ca.pem", "connect_to", "chmod 600", `"run"`, "0.0.0.0:80", "*:80", `"rw"`, "maybe", "state directory"}},
+			`"imds.sock"`, `mode "rwx"`, "10.0.0.1:50342", `"tokens"`, `"socket"`, "both at socket /run/s", "https://", "ca.pem", "connect_to", "chmod 600", `"run"`, "0.0.0.0:80", "*:80", `"rw"`, "maybe", "state directory", "loud", "0.0.0.0:9464"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

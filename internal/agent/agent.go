@@ -28,9 +28,11 @@ import (
 
 	"github.com/innate-id/innate/internal/agent/caller"
 	"github.com/innate-id/innate/internal/agent/door"
+	"github.com/innate-id/innate/internal/agent/handover"
 	"github.com/innate-id/innate/internal/agent/hostkey"
 	"github.com/innate-id/innate/internal/agent/limit"
 	"github.com/innate-id/innate/internal/agent/metadata"
+	"github.com/innate-id/innate/internal/agent/metrics"
 	"github.com/innate-id/innate/internal/agent/tokens"
 	"github.com/innate-id/innate/internal/evidence"
 )
@@ -81,7 +83,14 @@ type Config struct {
 	Limits *limit.Config
 	// JournalSize bounds the journal in bytes; 0 means its default.
 	JournalSize int64
-	Log         *slog.Logger
+	// MetricsListen is where Prometheus finds the metrics, GET /metrics: a
+	// loopback address with a port, or the path of a unix socket (mode 0600).
+	// Empty for nowhere.
+	MetricsListen string
+	// Handover is what the process before this one left, and what this one
+	// leaves to the next ([Agent.HandOver]). May be nil: neither.
+	Handover *handover.Set
+	Log      *slog.Logger
 	// Now is the clock that lifetimes are measured by; time.Now if nil.
 	Now func() time.Time
 }
@@ -103,18 +112,21 @@ type Agent struct {
 	callers *caller.Identifier
 	limits  *limit.Limiter
 	audited *seen
+	metrics *metrics.Metrics // nil without MetricsListen
 
 	instances *instances
 
 	running context.Context // ends with Close
 	stop    context.CancelFunc
 	work    sync.WaitGroup
+	holding sync.WaitGroup // requests for starts that are between door and starts
 
 	mu      sync.Mutex // guards what follows
 	doors   []*door.Door
 	app     *door.Door
 	control *door.Door
 	keys    []*metadata.Keys // of Arc doors
+	scrape  *door.Door       // the metrics
 	serving bool
 	closed  bool
 }
@@ -172,6 +184,11 @@ func (c *Config) check() error {
 	if err := door.CheckLoopback(c.AppListen); err != nil {
 		fault("app listener: %w", err)
 	}
+	if c.MetricsListen != "" && !filepath.IsAbs(c.MetricsListen) {
+		if err := door.CheckLoopback(c.MetricsListen); err != nil {
+			fault("metrics: %w (or the path of a socket, from / on)", err)
+		}
+	}
 	faults = append(faults, checkDoors(c.Doors)...)
 	return errors.Join(faults...)
 }
@@ -223,6 +240,9 @@ func (a *Agent) start(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("waiting for the change stream: %w", errors.Join(a.feed.why(), ctx.Err()))
 	}
+	if err := a.inheritStarts(); err != nil {
+		return err
+	}
 	a.serve()
 	return nil
 }
@@ -230,7 +250,7 @@ func (a *Agent) start(ctx context.Context) error {
 // open takes the state directory into use and puts the parts together.
 func (a *Agent) open() error {
 	var err error
-	if a.lock, err = lock(a.cfg.StateDir); err != nil {
+	if a.lock, err = a.takeLock(); err != nil {
 		return err
 	}
 	if a.key, err = hostkey.LoadOrCreate(a.cfg.StateDir); err != nil {
@@ -252,6 +272,9 @@ func (a *Agent) open() error {
 	a.callers = &caller.Identifier{Log: a.log}
 	a.limits = limit.New(*a.cfg.Limits)
 	a.audited = newSeen()
+	if a.cfg.MetricsListen != "" {
+		a.metrics = metrics.New(a.facts())
+	}
 	return nil
 }
 
@@ -263,13 +286,16 @@ func (a *Agent) goes(f func()) {
 	}()
 }
 
+// lockName is the file whose lock says that a state directory is in use.
+const lockName = "lock"
+
 // lock keeps a second agent from the same state: two would spoil each other's
 // journal. The lock goes with the process.
 func lock(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the state directory: %w", err)
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("opening the state directory's lock: %w", err)
 	}
@@ -295,6 +321,9 @@ func (a *Agent) bind(ctx context.Context) error {
 	if a.app, err = door.Listen(ctx, a.door(RunDoor, metadata.AppService(a.dialects())), a.cfg.AppListen); err != nil {
 		return err
 	}
+	if a.scrape, err = a.listenMetrics(ctx); err != nil {
+		return err
+	}
 	if a.cfg.ControlSocket == "" {
 		return nil
 	}
@@ -310,10 +339,12 @@ func (a *Agent) bind(ctx context.Context) error {
 
 // door is the configuration of one door.
 func (a *Agent) door(name string, h http.Handler) door.Config {
-	return door.Config{Name: name, Handler: a.inTurn(name, metadata.Throttled, h), AnswerTimeout: door.AnswerTimeout, Log: a.log, Admit: a.admit(name),
+	return door.Config{
+		Name: name, Handler: a.inTurn(name, a.tooMany, h), AnswerTimeout: door.AnswerTimeout, Open: a.cfg.Handover.Listen, Log: a.log, Admit: a.admit(name),
 		Identify: func(c net.Conn) (evidence.Evidence, error) {
 			return a.callers.Identify(c, caller.From{Door: name})
-		}}
+		},
+	}
 }
 
 func (a *Agent) serve() {
@@ -327,7 +358,7 @@ func (a *Agent) serve() {
 
 func (a *Agent) all() []*door.Door {
 	all := append([]*door.Door(nil), a.doors...)
-	for _, d := range []*door.Door{a.app, a.control} {
+	for _, d := range []*door.Door{a.app, a.control, a.scrape} {
 		if d != nil {
 			all = append(all, d)
 		}
@@ -337,11 +368,15 @@ func (a *Agent) all() []*door.Door {
 
 // dialects is what the dialects need of this agent.
 func (a *Agent) dialects() metadata.Agent {
-	return metadata.Agent{
+	m := metadata.Agent{
 		Place: a.place, Started: a.started, Token: a.token,
 		Instance: a.instance, Attest: a.attest, Tenant: a.key.Tenant,
 		Now: a.now, Log: a.log,
 	}
+	if a.metrics != nil {
+		m.Observe = a.metrics.Observe
+	}
+	return m
 }
 
 // Close stops the agent: no new requests, the ones under way end, the journal
@@ -356,7 +391,6 @@ func (a *Agent) Close() {
 	all, keys := a.all(), a.keys
 	a.mu.Unlock()
 
-	// Ends the starts too: their connections would hold the socket open.
 	a.stop()
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
@@ -368,6 +402,7 @@ func (a *Agent) Close() {
 	for _, k := range keys {
 		k.Close()
 	}
+	a.endStarts()
 	a.work.Wait()
 	if a.tokens != nil {
 		a.tokens.Close()

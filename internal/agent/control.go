@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"time"
 
@@ -54,6 +55,22 @@ type Status struct {
 	Doors []DoorStatus `json:"doors"`
 	// App is where the App Service dialect is spoken.
 	App string `json:"app"`
+	// Evidence is how it is found out who connects: "kernel", written down by
+	// the kernel at the connect, or "after-the-fact", asked for after it.
+	Evidence string `json:"evidence"`
+	// Offline is what is done while the control plane is away, "serve" or
+	// "refuse".
+	Offline string `json:"offline"`
+	// JournalBytes of the record wait to be shipped; with JournalLimit no new
+	// caller is answered.
+	JournalBytes int64 `json:"journalBytes"`
+	JournalLimit int64 `json:"journalLimit"`
+	// CertificateExpires is when the host's certificate ends; it is renewed at
+	// half of its life, and RenewAt is when that is.
+	CertificateExpires time.Time `json:"certificateExpires"`
+	RenewAt            time.Time `json:"renewAt"`
+	Starts             int       `json:"starts"`
+	Tokens             int       `json:"tokens"`
 }
 
 // DoorStatus is one IMDS door.
@@ -117,19 +134,32 @@ func (a *Agent) serveStart(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	defer release()
+	a.holding.Add(1) // before the connection is no longer the door's to wait for
+	defer a.holding.Done()
 	resp := StartResponse{Endpoint: "http://" + a.AppAddr() + metadata.PathAppService, Header: header, IMDS: a.imdsFor(req.Resource, ev)}
-	if err := json.NewEncoder(w).Encode(resp); err != nil {
+	conn, err := answerAndKeep(w, control, resp)
+	if err != nil {
+		release()
 		return nil // gone already, and so is the start
 	}
-	if err := control.Flush(); err != nil {
-		return nil
-	}
-	select {
-	case <-r.Context().Done():
-	case <-a.running.Done():
-	}
+	a.starts.hold(conn, header, release)
 	return nil
+}
+
+// answerAndKeep writes an answer that ends with its connection, and takes the
+// connection over: it is no longer net/http's, and can be handed to the
+// process that takes this one's place.
+func answerAndKeep(w http.ResponseWriter, control *http.ResponseController, answer any) (net.Conn, error) {
+	w.Header().Set("Connection", "close")
+	w.Header().Set("Transfer-Encoding", "identity") // no chunks: nobody would be there to write the last
+	if err := json.NewEncoder(w).Encode(answer); err != nil {
+		return nil, err
+	}
+	if err := control.Flush(); err != nil {
+		return nil, err
+	}
+	conn, _, err := control.Hijack()
+	return conn, err
 }
 
 // readStart reads the whole body, so that net/http can watch the connection.
@@ -168,7 +198,9 @@ func (a *Agent) imdsFor(workload string, by evidence.Evidence) string {
 // Status returns what the agent knows of itself.
 func (a *Agent) Status() Status {
 	connected, revision, heard := a.feed.state()
-	s := Status{Host: a.key.Host(), Connected: connected, Revision: revision, AgeMS: -1, App: a.AppAddr()}
+	s := Status{Host: a.key.Host(), Connected: connected, Revision: revision, AgeMS: -1, App: a.AppAddr(), Evidence: a.evidence(),
+		Offline: a.cfg.Offline, CertificateExpires: a.key.Expires(), RenewAt: a.key.RenewAt(), Starts: a.starts.len(), Tokens: a.tokens.Len()}
+	s.JournalBytes, s.JournalLimit = a.journal.Waiting()
 	if connected {
 		s.AgeMS = time.Since(heard).Milliseconds()
 	}
@@ -182,4 +214,12 @@ func (a *Agent) Status() Status {
 		s.Doors = append(s.Doors, status)
 	}
 	return s
+}
+
+// evidence is the best grade that the agent can take over TCP.
+func (a *Agent) evidence() string {
+	if a.callers.Record != nil {
+		return evidence.GradeKernel.String()
+	}
+	return evidence.GradeAfter.String()
 }

@@ -103,7 +103,7 @@ func (r *request) ask(d decision) tokens.Request {
 		Workload: d.Resource, Placement: d.Name, Audience: r.query.Resource,
 		ClientID: r.query.ClientID, ObjectID: r.query.ObjectID, ResourceID: r.identity(d),
 		Caller: r.caller.Text, BypassCache: r.query.BypassCache, RefreshSHA256: r.query.RefreshSHA256,
-		Evidence: r.caller.Evidence, Confirm: r.confirm,
+		Evidence: r.caller.Evidence, Confirm: r.confirm, From: r.query.From,
 	}
 }
 

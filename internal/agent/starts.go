@@ -36,10 +36,11 @@ type starts struct {
 	mu        sync.Mutex // guards what follows
 	byDigest  map[[sha256.Size]byte]*start
 	perCaller map[string]int
+	held      map[*held]bool
 }
 
 func newStarts() *starts {
-	return &starts{byDigest: map[[sha256.Size]byte]*start{}, perCaller: map[string]int{}}
+	return &starts{byDigest: map[[sha256.Size]byte]*start{}, perCaller: map[string]int{}, held: map[*held]bool{}}
 }
 
 // add makes a secret for s; release ends it, once or more often.
@@ -57,16 +58,21 @@ func (s *starts) add(st *start) (secret string, release func(), err error) {
 	if s.perCaller[caller] >= maxStarts {
 		return "", nil, problem.Errorf(problem.Throttled, "this user has %d running starts already; end some first", maxStarts)
 	}
+	return secret, s.put(st, caller), nil
+}
+
+// put adds a start whose digest is known; mu is held.
+func (s *starts) put(st *start, caller string) (release func()) {
 	s.byDigest[st.digest] = st
 	s.perCaller[caller]++
-	return secret, sync.OnceFunc(func() {
+	return sync.OnceFunc(func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.byDigest, st.digest)
 		if s.perCaller[caller]--; s.perCaller[caller] == 0 {
 			delete(s.perCaller, caller)
 		}
-	}), nil
+	})
 }
 
 // find returns the start with this secret. It is looked up by its digest, so
@@ -123,4 +129,11 @@ func (a *Agent) startRefusal(st *start, err error) error {
 	a.refused(st.ev.String(), "no placement lets this caller run as the resource asked for")
 	return problem.Errorf(problem.CallerRefused, "no placement on this host lets this user run as %s: whoever manages the host adds a placement to %s "+
 		"with door %q, that resource, and a selector of this user (%s)", st.workload, a.key.Host(), RunDoor, st.ev.String())
+}
+
+// len is how many starts live.
+func (s *starts) len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.byDigest)
 }

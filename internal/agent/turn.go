@@ -7,6 +7,7 @@ import (
 
 	"github.com/innate-id/innate/internal/agent/door"
 	"github.com/innate-id/innate/internal/agent/limit"
+	"github.com/innate-id/innate/internal/agent/metadata"
 	"github.com/innate-id/innate/internal/evidence"
 )
 
@@ -26,6 +27,14 @@ func (a *Agent) inTurn(name string, throttled func(http.ResponseWriter, error), 
 		}
 		throttled(w, err)
 	})
+}
+
+// tooMany answers who asks too often, and counts it: no dialect has seen it.
+func (a *Agent) tooMany(w http.ResponseWriter, err error) {
+	metadata.TooMany(w, err)
+	if a.metrics != nil {
+		a.metrics.Observe(&metadata.Event{Outcome: metadata.Throttled})
+	}
 }
 
 // admit bounds the connections of each caller of a door.

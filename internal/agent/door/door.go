@@ -62,7 +62,19 @@ type Config struct {
 	Admit func(ev evidence.Evidence, text string) (left func(), ok bool)
 	// AnswerTimeout bounds an answer; 0 lets it take as long as it likes.
 	AnswerTimeout time.Duration
-	Log           *slog.Logger
+	// Open finds the listener of that name that the process before this one
+	// left, or else opens one; nil only opens. Every door is opened through it.
+	Open func(name string, open func() (net.Listener, error)) (net.Listener, error)
+	Log  *slog.Logger
+}
+
+// open opens a listener. where says all that it is opened for: one that was
+// left by the process before is taken only if that is the same.
+func (c *Config) open(where string, open func() (net.Listener, error)) (net.Listener, error) {
+	if c.Open == nil {
+		return open()
+	}
+	return c.Open("door "+c.Name+" "+where, open)
 }
 
 // Door listens and, once [Door.Serve] is called, answers.
@@ -72,6 +84,7 @@ type Door struct {
 	// unwatch ends the watch over a place that comes and goes and waits for
 	// its end; nil where the place stays.
 	unwatch func()
+	leaving leaving
 
 	mu      sync.Mutex // guards what follows
 	open    *opening   // nil while the door is shut
@@ -95,7 +108,7 @@ func Listen(ctx context.Context, cfg Config, addr string) (*Door, error) {
 	if err := CheckLoopback(addr); err != nil {
 		return nil, fmt.Errorf("door %s: %w", cfg.Name, err)
 	}
-	l, err := listenConfig().Listen(ctx, "tcp", addr)
+	l, err := cfg.open("tcp "+addr, func() (net.Listener, error) { return listenConfig().Listen(ctx, "tcp", addr) })
 	if err != nil {
 		return nil, fmt.Errorf("door %s: listening: %w", cfg.Name, err)
 	}
@@ -109,10 +122,12 @@ func ListenUnix(ctx context.Context, cfg Config, path string, mode os.FileMode) 
 	if len(path) > 107 {
 		return nil, fmt.Errorf("door %s: socket path is %d bytes long; at most 107 are allowed", name, len(path))
 	}
-	if err := removeStale(path); err != nil {
-		return nil, fmt.Errorf("door %s: %w", name, err)
-	}
-	l, err := new(net.ListenConfig).Listen(ctx, "unix", path)
+	l, err := cfg.open("unix "+path, func() (net.Listener, error) {
+		if err := removeStale(path); err != nil {
+			return nil, err
+		}
+		return new(net.ListenConfig).Listen(ctx, "unix", path)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("door %s: listening: %w", name, err)
 	}
@@ -166,7 +181,7 @@ func New(cfg Config, l net.Listener) *Door {
 func (d *Door) server(identify func(net.Conn) (evidence.Evidence, error)) *http.Server {
 	open := new(connections)
 	return &http.Server{
-		Handler:           limited(d.cfg.Handler),
+		Handler:           d.leaving.told(limited(d.cfg.Handler)),
 		ReadHeaderTimeout: headerTimeout,
 		WriteTimeout:      d.cfg.AnswerTimeout,
 		IdleTimeout:       idleTimeout,
@@ -185,7 +200,10 @@ func (d *Door) server(identify func(net.Conn) (evidence.Evidence, error)) *http.
 			}()
 			return context.WithValue(ctx, callerKey{}, id)
 		},
-		ConnState: open.state,
+		ConnState: func(c net.Conn, s http.ConnState) {
+			d.leaving.count(c, s)
+			open.state(c, s)
+		},
 	}
 }
 
@@ -290,16 +308,7 @@ func (o *opening) cut() {
 // Close stops listening, lets the requests under way end until ctx does, and
 // then cuts them off.
 func (d *Door) Close(ctx context.Context) error {
-	d.mu.Lock()
-	d.closed = true
-	d.mu.Unlock()
-	if d.unwatch != nil {
-		d.unwatch()
-	}
-	d.mu.Lock()
-	o := d.open
-	d.open, d.why = nil, errors.New("the agent has closed it")
-	d.mu.Unlock()
+	o := d.take("the agent has closed it")
 	if o == nil {
 		return nil
 	}
@@ -312,4 +321,20 @@ func (d *Door) Close(ctx context.Context) error {
 	}
 	o.cut()
 	return err
+}
+
+// take ends the watch over a door's place and returns what it is open at, nil
+// if it is shut.
+func (d *Door) take(why string) *opening {
+	d.mu.Lock()
+	d.closed = true
+	d.mu.Unlock()
+	if d.unwatch != nil {
+		d.unwatch()
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	o := d.open
+	d.open, d.why = nil, errors.New(why)
+	return o
 }

@@ -30,7 +30,9 @@ const PathAppService = "/msi/token"
 type appService struct{ Agent }
 
 // AppService returns the handler of the door behind IDENTITY_ENDPOINT.
-func AppService(a Agent) http.Handler { return &appService{a} }
+func AppService(a Agent) http.Handler {
+	return a.observed("appservice", func(a Agent) http.Handler { return &appService{a} })
+}
 
 func (d *appService) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	id := begin(w)

@@ -25,9 +25,11 @@ type arc struct {
 
 // Arc returns the handler of an Arc door, whose challenges are in keys.
 func Arc(a Agent, keys *Keys) http.Handler {
-	d := &arc{imds: imds{Agent: a, name: "arc"}, keys: keys}
-	d.token = d.arcToken
-	return d
+	return a.observed("arc", func(a Agent) http.Handler {
+		d := &arc{imds: imds{Agent: a, name: "arc"}, keys: keys}
+		d.token = d.arcToken
+		return d
+	})
 }
 
 // arcToken is the answer. Whichever word named the identity, clients look for

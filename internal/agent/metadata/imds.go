@@ -35,9 +35,11 @@ type imds struct {
 
 // IMDS returns the handler of an IMDS door.
 func IMDS(a Agent) http.Handler {
-	d := &imds{Agent: a, name: "imds"}
-	d.token = d.imdsToken
-	return d
+	return a.observed("imds", func(a Agent) http.Handler {
+		d := &imds{Agent: a, name: "imds"}
+		d.token = d.imdsToken
+		return d
+	})
 }
 
 func (d *imds) ServeHTTP(w http.ResponseWriter, r *http.Request) {

@@ -57,6 +57,10 @@ type Agent struct {
 	// the door.
 	Interfaces []Interface
 
+	// Observe is told of every request once it is answered; may be nil. It must
+	// not wait.
+	Observe func(*Event)
+
 	Now func() time.Time
 	Log *slog.Logger
 }
@@ -73,17 +77,6 @@ func (a *Agent) token(ctx context.Context, c Caller, q Query) (fleetapi.TokenRes
 		return tok, &problem.Error{Kind: problem.IdentityNotFound, Detail: p.Detail, Err: err}
 	}
 	return tok, err
-}
-
-// failed logs a request that was refused, once, with the id that its client
-// was given.
-func (a *Agent) failed(r *http.Request, dialect, id string, p *problem.Error) {
-	level := slog.LevelInfo
-	if p.Kind == problem.Internal {
-		level = slog.LevelError
-	}
-	a.Log.LogAttrs(r.Context(), level, "metadata request refused", slog.String("dialect", dialect),
-		slog.String("request", id), slog.String("kind", string(p.Kind)), slog.Any("err", p))
 }
 
 // begin sets the headers that every answer has and returns the request's id.

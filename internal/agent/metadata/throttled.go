@@ -17,8 +17,8 @@ type throttled struct {
 	StatusCode    int    `json:"statusCode"`
 }
 
-// Throttled answers a request that nobody looks at, with 429 and Retry-After.
-func Throttled(w http.ResponseWriter, err error) {
+// TooMany answers a request that nobody looks at, with 429 and Retry-After.
+func TooMany(w http.ResponseWriter, err error) {
 	id := begin(w)
 	detail := problem.Of(err).Detail
 	w.Header().Set("Retry-After", "1")

@@ -40,7 +40,9 @@ type vmExtension struct {
 }
 
 // VMExtension returns the handler of a VM extension's door.
-func VMExtension(a Agent) http.Handler { return &vmExtension{Agent: a, warned: map[string]bool{}} }
+func VMExtension(a Agent) http.Handler {
+	return a.observed("vmextension", func(a Agent) http.Handler { return &vmExtension{Agent: a, warned: map[string]bool{}} })
+}
 
 func (d *vmExtension) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Deprecation", fmt.Sprintf("@%d", deprecatedSince.Unix()))

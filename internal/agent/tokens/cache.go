@@ -68,6 +68,8 @@ type Request struct {
 	// record: an error is the answer instead. would is why rules in audit mode
 	// would have refused it. May be nil.
 	Confirm func(fleetapi.TokenResponse) (would string, err error)
+	// From is told where the answer came from; may be nil.
+	From *Source
 }
 
 func (r Request) confirm(tok fleetapi.TokenResponse) (would string, err error) {
@@ -181,12 +183,15 @@ func (c *Cache) Get(ctx context.Context, req Request) (fleetapi.TokenResponse, e
 			if due {
 				go c.refreshAhead(req)
 			}
+			req.from(Hit)
 			return c.remembered(tok, req, false)
 		}
 	}
 	if tok, ok := c.whileDown(key, req); ok {
+		req.from(Stale)
 		return c.remembered(tok, req, true)
 	}
+	req.from(Miss)
 	tok, led, err := c.ask(ctx, req)
 	if err != nil && !led && Definite(err) {
 		// The question was asked before ours: what was refused then may have
@@ -203,6 +208,7 @@ func (c *Cache) Get(ctx context.Context, req Request) (fleetapi.TokenResponse, e
 		return c.remembered(tok, req, false)
 	case problem.Is(err, problem.Unavailable) && c.cfg.ServeStale && !req.BypassCache:
 		if tok, ok := c.lookup(key, req); ok {
+			req.from(Stale)
 			return c.remembered(tok, req, true)
 		}
 	}
