@@ -74,7 +74,11 @@ func command(stdout, stderr io.Writer) *cobra.Command {
 			hangup := make(chan os.Signal, 1)
 			signal.Notify(hangup, syscall.SIGHUP)
 			defer signal.Stop(hangup)
-			p := &process{file: file, hangup: hangup, stdout: stdout}
+			program, err := self()
+			if err != nil {
+				return err
+			}
+			p := &process{program: program, file: file, hangup: hangup, stdout: stdout}
 			if err := p.load(stderr); err != nil {
 				return misuse{err}
 			}

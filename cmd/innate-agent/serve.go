@@ -16,9 +16,10 @@ import (
 
 // process is one run of the program.
 type process struct {
-	file   string // the configuration
-	hangup <-chan os.Signal
-	stdout io.Writer
+	program string // the path that it was started by
+	file    string // the configuration
+	hangup  <-chan os.Signal
+	stdout  io.Writer
 
 	// Set by load.
 	log      *slog.Logger

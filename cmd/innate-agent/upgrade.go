@@ -63,10 +63,7 @@ func reloading() string {
 // and the control plane there: what this agent remembers goes with it, and the
 // next one starts by asking.
 func (p *process) replacement(ctx context.Context) (string, error) {
-	path, err := self()
-	if err != nil {
-		return "", err
-	}
+	path := p.program
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	check := exec.CommandContext(ctx, path, "--config", p.file, "--check")
@@ -85,8 +82,9 @@ func (p *process) replacement(ctx context.Context) (string, error) {
 	return path, nil
 }
 
-// self is the path that this program was started by. A link there may lead to
-// another program now, which is what upgrades do.
+// self is the path that this program was started by. It is looked for once, at
+// the start: a link there may lead to another program later, which is what
+// upgrades do, and a program that was moved away is not to be followed.
 func self() (string, error) {
 	path, err := exec.LookPath(os.Args[0])
 	if err != nil {

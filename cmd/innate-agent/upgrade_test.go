@@ -129,7 +129,6 @@ func (r *running) hangup(t *testing.T) {
 // load is clients that ask all the time and take no excuse: any connection that
 // is refused or ends without an answer is a failure.
 type load struct {
-	stop     context.CancelFunc
 	clients  sync.WaitGroup
 	answers  atomic.Int64
 	longest  atomic.Int64 // nanoseconds
