@@ -64,9 +64,8 @@ func BPFFS(t testing.TB) string {
 		t.Fatal("mounting a bpf filesystem:", err)
 	}
 	t.Cleanup(func() {
-		if err := unix.Unmount(dir, 0); err != nil {
-			t.Error("unmounting the bpf filesystem:", err)
-		}
+		// A child that is about to be executed may hold it for a moment.
+		Eventually(t, "the bpf filesystem is unmounted", func() bool { return unix.Unmount(dir, 0) == nil })
 	})
 	return dir
 }

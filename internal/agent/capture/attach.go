@@ -102,7 +102,7 @@ func pinNew(pin string, h hook, dir string) error {
 	if err != nil {
 		return err
 	}
-	defer l.Close() // what is pinned stays
+	defer l.Close()      // what is pinned stays
 	temp := pin + "_new" // a dot is not allowed there
 	if err := unlink(temp); err != nil {
 		return err

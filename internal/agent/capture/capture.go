@@ -133,7 +133,9 @@ func open(cfg Config) (_ *Capture, err error) {
 // Close lets go of the programs and leaves them as they are: with the agent's
 // listeners gone, captured connects are refused.
 func (c *Capture) Close() error {
-	return errors.Join(c.kernel.Close(), c.lock.Close())
+	// Said, not only closed: a child that is about to be executed has the
+	// descriptor for a moment, and the lock with it.
+	return errors.Join(c.kernel.Close(), unix.Flock(int(c.lock.Fd()), unix.LOCK_UN), c.lock.Close())
 }
 
 // Remove takes away everything that is pinned below bpffs ([DefaultBPFFS] if

@@ -2,13 +2,14 @@ package capture
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"net/netip"
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -126,18 +127,29 @@ func (c *Capture) chosen() ([]uint64, error) {
 		if _, err := cgroupDir(path); err != nil {
 			return nil, err
 		}
-		h := fnv.New64a()
-		h.Write([]byte(path))
-		out = append(out, h.Sum64())
+		out = append(out, hashPath(path))
 	}
 	return out, nil
+}
+
+// hashPath hashes a cgroup's path as below_chosen in capture.bpf.c does.
+func hashPath(path string) uint64 {
+	h := uint64(0xcbf29ce484222325)
+	for name := range strings.SplitSeq(strings.TrimPrefix(path, "/"), "/") {
+		var padded [maxName + 1]byte
+		copy(padded[:], name)
+		for i := 0; i < len(padded); i += 8 {
+			h = (h ^ binary.NativeEndian.Uint64(padded[i:])) * 0x100000001b3
+		}
+	}
+	return h
 }
 
 // toEndpoint writes an address as the kernel has it, in network order whatever
 // the machine's.
 func toEndpoint(ap netip.AddrPort) kernelEndpoint {
-	a, p := ap.Addr().As4(), ap.Port()
-	return kernelEndpoint{Addr: native32(a), Port: native16(p)}
+	a, p := ap.Addr().As4(), binary.BigEndian.AppendUint16(nil, ap.Port())
+	return kernelEndpoint{Addr: binary.NativeEndian.Uint32(a[:]), Port: binary.NativeEndian.Uint16(p)}
 }
 
 // startTicks is when this process began, in clock ticks since boot, the 22nd

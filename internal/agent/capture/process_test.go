@@ -61,8 +61,8 @@ func copyFile(from, to string) error {
 	return errors.Join(err, out.Close())
 }
 
-// process is a process in a cgroup, as a user.
-func process(t *testing.T, cgroup string, uid uint32, name string, args ...string) *exec.Cmd {
+// process is a process in the folder of a cgroup, as a user.
+func process(t testing.TB, cgroup string, uid uint32, name string, args ...string) *exec.Cmd {
 	t.Helper()
 	dir, err := os.Open(cgroup)
 	if err != nil {
@@ -78,25 +78,25 @@ func process(t *testing.T, cgroup string, uid uint32, name string, args ...strin
 	return cmd
 }
 
-// run runs a process to its end and returns what it printed.
-func run(t *testing.T, cmd *exec.Cmd) string {
+// run runs a process to its end, in n, and returns what it printed.
+func (n netns) run(t testing.TB, cmd *exec.Cmd) string {
 	t.Helper()
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("%v: %v\n%s%s", cmd.Args, err, out, stderr.Bytes())
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	n.in(t, cmd.Start)
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("%v: %v\n%s%s", cmd.Args, err, stdout.Bytes(), stderr.Bytes())
 	}
-	return strings.TrimSpace(string(out))
+	return strings.TrimSpace(stdout.String())
 }
 
-// ask plays a role in a cgroup as a user.
-func ask(t *testing.T, cgroup string, uid uint32, role string, args ...string) string {
+// ask plays a role in the captured cgroup as a user.
+func (w *world) ask(t testing.TB, uid uint32, role string, args ...string) string {
 	t.Helper()
-	return run(t, as(t, cgroup, uid, role, args...))
+	return w.ns.run(t, as(t, w.dir, uid, role, args...))
 }
 
-func as(t *testing.T, cgroup string, uid uint32, role string, args ...string) *exec.Cmd {
+func as(t testing.TB, cgroup string, uid uint32, role string, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := process(t, cgroup, uid, self, args...)
 	cmd.Env = []string{"CAPTURE_TEST_ROLE=" + role}
@@ -199,7 +199,16 @@ func init() {
 			}
 			return request(os.NewFile(0, "socket"))
 		},
-		"many":  playMany,
+		"many":        playMany,
+		"hammer":      playHammer,
+		"make socket": playMakeSocket,
+		"moved": func(args []string) (string, error) {
+			if err := os.WriteFile(filepath.Join(args[0], "cgroup.procs"), []byte("0"), 0); err != nil {
+				return "", err
+			}
+			return connect(unix.AF_INET, unix.SOCK_STREAM, 0, meta4)
+		},
+		"from":  playFrom,
 		"bind4": func(args []string) (string, error) { return bind(unix.AF_INET, args) },
 		"bind6": func(args []string) (string, error) { return bind(unix.AF_INET6, args) },
 	}
@@ -277,6 +286,67 @@ func playMany(args []string) (string, error) {
 		unix.Close(fd)
 	}
 	return connect(unix.AF_INET, unix.SOCK_STREAM, 0, meta4)
+}
+
+// playHammer asks n times and says each answer on a line.
+func playHammer(args []string) (string, error) {
+	n, err := strconv.Atoi(args[0])
+	if err != nil {
+		return "", err
+	}
+	var out []string
+	for range n {
+		got, err := connect(unix.AF_INET, unix.SOCK_STREAM, 0, meta4)
+		var errno syscall.Errno
+		if errors.As(err, &errno) {
+			got = unix.ErrnoName(errno)
+		} else if err != nil {
+			got = "EOF" // cut off in the middle of an answer
+			if !strings.HasPrefix(err.Error(), "answer \"\"") {
+				got = err.Error()
+			}
+		}
+		out = append(out, got)
+		time.Sleep(2 * time.Millisecond) // leaves room for the agents
+	}
+	return strings.Join(out, "\n"), nil
+}
+
+// playMakeSocket sends a new socket to whoever has the other end of standard
+// input.
+func playMakeSocket([]string) (string, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return "", err
+	}
+	return "made", unix.Sendmsg(0, []byte("x"), unix.UnixRights(fd), nil, 0)
+}
+
+// playFrom connects from a given port, sends a request, and either resets the
+// connection or reads the answer.
+func playFrom(args []string) (string, error) {
+	port, err := strconv.Atoi(args[0])
+	if err != nil {
+		return "", err
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return "", err
+	}
+	err = errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
+		unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}),
+		unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: port}),
+		unix.Connect(fd, meta4))
+	if err != nil {
+		return "", err
+	}
+	if _, err := unix.Write(fd, []byte("GET / HTTP/1.0\r\n\r\n")); err != nil {
+		return "", err
+	}
+	if args[1] == "reset" {
+		return "reset", unix.Close(fd)
+	}
+	return body(os.NewFile(uintptr(fd), "socket"))
 }
 
 // bind tries to listen at an address, and says how that went.

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/innate-id/innate/internal/agent/agenttest"
 	"github.com/innate-id/innate/internal/agent/caller"
 	"github.com/innate-id/innate/internal/agent/capture"
@@ -21,11 +23,13 @@ import (
 // anywhere lets a test listen where nobody else does.
 var anywhere = netip.MustParseAddrPort("127.254.169.254:0")
 
-// world is a capture of one cgroup.
+// world is a capture of one cgroup, in a network namespace of its own where
+// the captured address answers "cloud".
 type world struct {
-	cfg capture.Config
-	// cgroup and dir are the captured cgroup; others are those of nobody.
-	cgroup, dir string
+	cfg         capture.Config
+	cgroup, dir string // the captured cgroup's path and folder
+	outside     string // the folder of one beside it
+	ns          netns
 }
 
 // newWorld makes a cgroup to be captured, below the tests' own.
@@ -37,7 +41,11 @@ func newWorld(t testing.TB) *world {
 		t.Fatal(err)
 	}
 	w := &world{}
-	w.cgroup, w.dir = agenttest.Cgroup(t, strings.ReplaceAll(t.Name(), "/", "_"))
+	name := strings.ReplaceAll(t.Name(), "/", "_")
+	w.cgroup, w.dir = agenttest.Cgroup(t, name)
+	_, w.outside = agenttest.Cgroup(t, name+"2")
+	w.ns = newNetns(t)
+	w.cloud(t)
 	w.cfg = capture.Config{BPFFS: agenttest.BPFFS(t), Root: own, Cgroups: []string{w.cgroup}, Listen: anywhere}
 	t.Cleanup(func() {
 		if err := capture.Remove(w.cfg.BPFFS); err != nil {
@@ -47,23 +55,45 @@ func newWorld(t testing.TB) *world {
 	return w
 }
 
+// cloud is what answers whoever falls through the capture.
+func (w *world) cloud(t testing.TB) {
+	t.Helper()
+	var l net.Listener
+	w.ns.in(t, func() (err error) {
+		l, err = net.Listen("tcp4", capture.Address.String())
+		return err
+	})
+	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "cloud") })}
+	go s.Serve(l)
+	t.Cleanup(func() { s.Close() })
+}
+
 func (w *world) open(t testing.TB) *capture.Capture {
 	t.Helper()
-	c, err := capture.Open(w.cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	var c *capture.Capture
+	w.ns.in(t, func() (err error) {
+		c, err = capture.Open(w.cfg)
+		return err
+	})
 	t.Cleanup(func() { c.Close() })
 	return c
 }
 
-// serve answers every connection with what its record says.
-func serve(t testing.TB, c *capture.Capture) *net.TCPListener {
+func (w *world) listen(t testing.TB, c *capture.Capture) *net.TCPListener {
 	t.Helper()
-	l, err := c.Listen(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	var l *net.TCPListener
+	w.ns.in(t, func() (err error) {
+		l, err = c.Listen(context.Background())
+		return err
+	})
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+// serve answers every connection with what its record says.
+func (w *world) serve(t testing.TB, c *capture.Capture) *net.TCPListener {
+	t.Helper()
+	l := w.listen(t, c)
 	answer(t, l, c.Record)
 	return l
 }
@@ -112,7 +142,7 @@ func server(record func(*net.TCPConn) (caller.Record, error)) *http.Server {
 func playAgent(args []string) (string, error) {
 	c, err := capture.Open(capture.Config{BPFFS: args[0], Root: args[1], Cgroups: args[2:3], Listen: netip.MustParseAddrPort(args[3])})
 	if err != nil {
-		return "", err
+		return err.Error(), nil // the test wants to see it
 	}
 	l, err := c.Listen(context.Background())
 	if err != nil {
@@ -134,16 +164,14 @@ func playServer(args []string) (string, error) {
 
 // background starts a process that prints its address when it serves. It is
 // killed at the end, if not before.
-func background(t testing.TB, cmd *exec.Cmd) (addr string, kill func()) {
+func (n netns) background(t testing.TB, cmd *exec.Cmd) (addr string, kill func()) {
 	t.Helper()
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd.Stderr = t.Output()
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	n.in(t, cmd.Start)
 	killed := false
 	kill = func() {
 		if !killed {
@@ -162,9 +190,35 @@ func background(t testing.TB, cmd *exec.Cmd) (addr string, kill func()) {
 }
 
 // agent starts an agent in a process of its own, outside the captured cgroup.
-func (w *world) agent(t *testing.T, listen string) (addr string, kill func()) {
+func (w *world) agent(t testing.TB, listen string) (addr string, kill func()) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), self, w.cfg.BPFFS, w.cfg.Root, w.cgroup, listen)
 	cmd.Env = append(os.Environ(), "CAPTURE_TEST_ROLE=agent")
-	return background(t, cmd)
+	return w.ns.background(t, cmd)
+}
+
+type tcpListener = *net.TCPListener
+
+func listenAt(addr string) (tcpListener, error) { return listenWith(addr, false) }
+
+func multipathAt(addr string) (tcpListener, error) { return listenWith(addr, true) }
+
+func listenWith(addr string, multipath bool) (tcpListener, error) {
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(multipath)
+	l, err := lc.Listen(context.Background(), "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	return l.(*net.TCPListener), nil
+}
+
+func addrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
+
+// veth gives the namespace an interface that is not loopback, v0.
+func (w *world) veth(t testing.TB) {
+	t.Helper()
+	w.ns.in(t, func() error {
+		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "v0"}, PeerName: "v1"})
+	})
 }

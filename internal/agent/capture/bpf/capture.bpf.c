@@ -129,9 +129,10 @@ struct {
 	__type(value, __u32);
 } targets SEC(".maps");
 
-/* The chosen cgroups, by the FNV-1a hash of their path. By path, so that one
- * that is removed and made anew is still chosen. Who makes a path with the hash
- * of a chosen one is captured too, and gains nothing by it. */
+/* The chosen cgroups, by a hash of their path: each name, padded with zeros to
+ * CGROUP_NAME bytes, goes in as FNV-1a has it, but by eight bytes. By path, so
+ * that one that is removed and made anew is still chosen. Who makes a path with
+ * the hash of a chosen one is captured too, and gains nothing by it. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 256);
@@ -192,7 +193,7 @@ __noinline int below_chosen(__u64 address)
 	struct cgroup_subsys_state *css = &c->self;
 	struct cgroup_subsys_state *parent = 0;
 	__u64 hash = FNV_BASIS;
-	char name[CGROUP_NAME];
+	__u64 name[CGROUP_NAME / 8];
 	int n = 0;
 
 	if (!c)
@@ -212,14 +213,11 @@ __noinline int below_chosen(__u64 address)
 	for (int i = CGROUP_DEPTH - 1; i >= 0; i--) {
 		if (i >= n)
 			continue;
-		long len = bpf_probe_read_kernel_str(name, sizeof(name), names[i]);
-
-		hash = (hash ^ '/') * FNV_PRIME;
-		for (int k = 0; k < CGROUP_NAME - 1; k++) {
-			if (k >= len - 1)
-				break;
-			hash = (hash ^ (__u8)name[k]) * FNV_PRIME;
-		}
+		__builtin_memset(name, 0, sizeof(name));
+		bpf_probe_read_kernel_str(name, sizeof(name), names[i]);
+#pragma clang loop unroll(disable)
+		for (int k = 0; k < CGROUP_NAME / 8; k++)
+			hash = (hash ^ name[k]) * FNV_PRIME;
 		if (bpf_map_lookup_elem(&chosen, &hash))
 			return true;
 	}
