@@ -46,6 +46,10 @@ type Config struct {
 	Handler http.Handler
 	// Identify takes the evidence about a connection's peer.
 	Identify func(net.Conn) (evidence.Evidence, error)
+	// Admit is asked once for each connection, with the evidence in words (""
+	// where it could not be taken); left is called when the connection has
+	// ended. One that is not admitted is closed. May be nil.
+	Admit func(ev evidence.Evidence, text string) (left func(), ok bool)
 	// AnswerTimeout bounds an answer; 0 lets it take as long as it likes.
 	AnswerTimeout time.Duration
 	Log           *slog.Logger
@@ -120,6 +124,7 @@ func removeStale(path string) error {
 
 // New makes a door of a listener that is open already and becomes the door's.
 func New(cfg Config, l net.Listener) *Door {
+	open := new(connections)
 	return &Door{name: cfg.Name, listener: l, server: &http.Server{
 		Handler:           limited(cfg.Handler),
 		ReadHeaderTimeout: headerTimeout,
@@ -133,12 +138,14 @@ func New(cfg Config, l net.Listener) *Door {
 		ErrorLog:                     slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			id := &identified{done: make(chan struct{})}
+			open.add(c, id)
 			go func() {
 				defer close(id.done)
-				id.ev, id.err = cfg.Identify(c)
+				id.take(c, cfg)
 			}()
 			return context.WithValue(ctx, callerKey{}, id)
 		},
+		ConnState: open.state,
 	}}
 }
 
@@ -194,28 +201,4 @@ func (d *Door) Close(ctx context.Context) error {
 	}
 	<-d.done
 	return err
-}
-
-type callerKey struct{}
-
-// identified is the evidence about a connection once it is taken.
-type identified struct {
-	done chan struct{} // closed when what follows is there
-	ev   evidence.Evidence
-	err  error
-}
-
-// Caller returns the evidence about the connection that a request came over.
-// An error means that nobody knows who asks, and nothing may be answered.
-func Caller(ctx context.Context) (evidence.Evidence, error) {
-	id, ok := ctx.Value(callerKey{}).(*identified)
-	if !ok {
-		return evidence.Evidence{}, errors.New("request did not come through a door")
-	}
-	select {
-	case <-id.done:
-		return id.ev, id.err
-	case <-ctx.Done():
-		return evidence.Evidence{}, fmt.Errorf("taking evidence: %w", ctx.Err())
-	}
 }
