@@ -27,6 +27,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/innate-id/innate/internal/agent/caller"
+	"github.com/innate-id/innate/internal/agent/capture"
 	"github.com/innate-id/innate/internal/agent/door"
 	"github.com/innate-id/innate/internal/agent/hostkey"
 	"github.com/innate-id/innate/internal/agent/limit"
@@ -64,6 +65,8 @@ type Config struct {
 	EnrolToken string
 	// Doors are where IMDS is spoken.
 	Doors []DoorConfig
+	// Capture takes connections to 169.254.169.254 in; nil leaves them alone.
+	Capture *CaptureConfig
 	// AppListen is where the App Service dialect is spoken, "127.0.0.1:0" if empty.
 	AppListen string
 	// ControlSocket is the path of the control socket; empty for none.
@@ -105,6 +108,7 @@ type Agent struct {
 	feed    *feed
 	starts  *starts
 	callers *caller.Identifier
+	capture *capture.Capture // nil where nothing is captured
 	limits  *limit.Limiter
 	audited *seen
 
@@ -140,6 +144,11 @@ func (c *Config) fill() {
 	if c.Offline == "" {
 		c.Offline = OfflineServe
 	}
+	if c.Capture != nil && c.Capture.Door == "" {
+		named := *c.Capture
+		named.Door = CapturedDoor
+		c.Capture = &named
+	}
 	if c.Limits == nil {
 		limits := limit.Default()
 		c.Limits = &limits
@@ -169,6 +178,9 @@ func (c *Config) check() error {
 	}
 	if err := door.CheckLoopback(c.AppListen); err != nil {
 		fault("app listener: %w", err)
+	}
+	if err := c.checkCapture(); err != nil {
+		faults = append(faults, err)
 	}
 	names := map[string]bool{}
 	for _, d := range c.Doors {
@@ -291,15 +303,18 @@ func lock(dir string) (*os.File, error) {
 func (a *Agent) bind(ctx context.Context) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if err := a.openCapture(ctx); err != nil {
+		return err
+	}
 	for _, d := range a.cfg.Doors {
-		opened, err := door.Listen(ctx, a.door(d.Name, metadata.IMDS(a.dialects())), d.Listen)
+		opened, err := a.listen(ctx, a.door(d.Name, metadata.IMDS(a.dialects())), d.Listen)
 		if err != nil {
 			return err
 		}
 		a.doors = append(a.doors, opened)
 	}
 	var err error
-	if a.app, err = door.Listen(ctx, a.door(RunDoor, metadata.AppService(a.dialects())), a.cfg.AppListen); err != nil {
+	if a.app, err = a.listen(ctx, a.door(RunDoor, metadata.AppService(a.dialects())), a.cfg.AppListen); err != nil {
 		return err
 	}
 	if a.cfg.ControlSocket == "" {
@@ -368,6 +383,7 @@ func (a *Agent) Close() {
 			a.log.Warn("door not closed in good order", "door", d.Name(), "err", err)
 		}
 	}
+	a.closeCapture()
 	a.work.Wait()
 	if a.tokens != nil {
 		a.tokens.Close()
@@ -412,7 +428,7 @@ func (a *Agent) AddDoor(ctx context.Context, name, listen string) (string, error
 			return "", fmt.Errorf("adding a door: there is one named %q", name)
 		}
 	}
-	d, err := door.Listen(ctx, a.door(name, metadata.IMDS(a.dialects())), listen)
+	d, err := a.listen(ctx, a.door(name, metadata.IMDS(a.dialects())), listen)
 	if err != nil {
 		return "", err
 	}

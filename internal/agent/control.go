@@ -60,6 +60,9 @@ type Status struct {
 type DoorStatus struct {
 	Name string `json:"name"`
 	Addr string `json:"addr"`
+	// Captured is the address whose connections are sent to this door,
+	// 169.254.169.254:80; empty if none are.
+	Captured string `json:"captured,omitempty"`
 }
 
 func (a *Agent) controlHandler() http.Handler {
@@ -169,7 +172,7 @@ func (a *Agent) Status() Status {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, d := range a.doors {
-		s.Doors = append(s.Doors, DoorStatus{Name: d.Name(), Addr: d.Addr()})
+		s.Doors = append(s.Doors, DoorStatus{Name: d.Name(), Addr: d.Addr(), Captured: a.capturedAt(d)})
 	}
 	return s
 }

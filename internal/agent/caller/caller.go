@@ -10,6 +10,7 @@
 package caller
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os/user"
@@ -56,6 +57,9 @@ func (i *Identifier) Identify(conn net.Conn, from From) (evidence.Evidence, erro
 		}
 		ev.Grade, ev.Selectors = evidence.GradeKernel, selectors(cred.Uid, cred.Gid)
 	case *net.TCPConn:
+		if from.Captured {
+			return i.recorded(c, ev)
+		}
 		addr, ok := c.RemoteAddr().(*net.TCPAddr)
 		if !ok || !addr.IP.IsLoopback() {
 			return evidence.Evidence{}, fmt.Errorf("peer %v is not on this host", c.RemoteAddr())
@@ -66,6 +70,19 @@ func (i *Identifier) Identify(conn net.Conn, from From) (evidence.Evidence, erro
 	default:
 		return evidence.Evidence{}, fmt.Errorf("connection of type %T carries no evidence", conn)
 	}
+	return ev, nil
+}
+
+// recorded is for doors that only connections with a record may come in by.
+func (i *Identifier) recorded(c *net.TCPConn, ev evidence.Evidence) (evidence.Evidence, error) {
+	if i.Record == nil {
+		return evidence.Evidence{}, errors.New("the door serves captured connections, and nothing captures them")
+	}
+	r, err := i.Record(c)
+	if err != nil {
+		return evidence.Evidence{}, fmt.Errorf("finding the kernel's record of the connection: %w", err)
+	}
+	ev.Grade, ev.Selectors = evidence.GradeKernel, selectors(r.UID, r.GID)
 	return ev, nil
 }
 

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/innate-id/innate/internal/agent/agenttest"
 )
 
 func TestCallerIsKnownHoweverItConnects(t *testing.T) {
@@ -18,7 +20,7 @@ func TestCallerIsKnownHoweverItConnects(t *testing.T) {
 		}
 	}
 	for _, url := range []string{"http://169.254.169.254", "http://0xa9fea9fe", "http://2852039166", "http://0251.0376.0251.0376", "http://[::ffff:169.254.169.254]", "http://[::ffff:a9fe:a9fe]"} {
-		if got := w.ns.run(t, process(t, w.dir, 12345, "curl", "-sS", url)); got != "uid 12345 gid 12345" {
+		if got := w.ns.run(t, agenttest.Process(t, w.dir, 12345, "curl", "-sS", url)); got != "uid 12345 gid 12345" {
 			t.Errorf("curl %s of user 12345 was answered %q", url, got)
 		}
 	}
@@ -28,7 +30,7 @@ func TestRecordIsOfTheProcessThatConnects(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.serve(t, w.open(t))
-	cmd := process(t, w.dir, 0, "curl", "-sS", "http://169.254.169.254/all")
+	cmd := agenttest.Process(t, w.dir, 0, "curl", "-sS", "http://169.254.169.254/all")
 	got := w.ns.run(t, cmd)
 	var exe, cgroup unix.Stat_t
 	if err := unix.Stat(cmd.Path, &exe); err != nil {
@@ -96,11 +98,11 @@ func TestNamespaceWithoutDoorIsRefused(t *testing.T) {
 	w := newWorld(t)
 	c := w.open(t)
 	w.serve(t, c)
-	other := newNetns(t)
+	other := netns{agenttest.NewNetns(t)}
 	if got := other.run(t, as(t, w.dir, 12345, "plain")); got != "EPERM" {
 		t.Errorf("a connect from a namespace without door was answered %q, want EPERM", got)
 	}
-	other.in(t, func() error {
+	other.In(t, func() error {
 		l, err := listenAt("169.254.169.254:80") // as in a container's own namespace
 		if err != nil {
 			return err
@@ -147,7 +149,7 @@ func TestNoRecordOutlivesItsConnect(t *testing.T) {
 	c := w.open(t)
 	w.serve(t, c)
 	var port string
-	w.ns.in(t, func() error {
+	w.ns.In(t, func() error {
 		l, err := listenAt("127.0.0.1:0")
 		if err != nil {
 			return err
@@ -175,7 +177,7 @@ func TestReusedPortHasItsOwnRecord(t *testing.T) {
 			t.Fatalf("first connection: %s", got)
 		}
 		second := as(t, w.dir, 23456, "from", port, "stay")
-		w.ns.in(t, second.Start)
+		w.ns.In(t, second.Start)
 		for _, want := range []uint32{12345, 23456} {
 			conn, err := l.AcceptTCP()
 			if err != nil {
@@ -225,7 +227,7 @@ func TestWatchedAddressIsOnRecord(t *testing.T) {
 	w := newWorld(t)
 	c := w.open(t)
 	var addr string
-	w.ns.in(t, func() error {
+	w.ns.In(t, func() error {
 		l, err := listenAt("127.0.0.1:0")
 		if err != nil {
 			return err
@@ -260,7 +262,7 @@ func TestListenerMustBePlain(t *testing.T) {
 	for addr, listen := range map[string]func(string) (tcpListener, error){
 		"127.0.0.1:0": multipathAt, "0.0.0.0:0": listenAt, "[::1]:0": listenAt,
 	} {
-		w.ns.in(t, func() error {
+		w.ns.In(t, func() error {
 			l, err := listen(addr)
 			if err != nil {
 				return err

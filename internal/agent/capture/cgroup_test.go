@@ -173,7 +173,7 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 	} {
 		cfg := w.cfg
 		tt.change(&cfg)
-		w.ns.in(t, func() error {
+		w.ns.In(t, func() error {
 			c, err := capture.Open(cfg)
 			if err == nil {
 				c.Close()

@@ -51,6 +51,10 @@ func (c *Capture) AddListener(l *net.TCPListener) error {
 		if proto != unix.IPPROTO_TCP {
 			return errors.New("it is no plain TCP socket (use net.ListenConfig.SetMultipathTCP(false))")
 		}
+		// The programs look for the listener without an interface in mind.
+		if index, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX); err != nil || index != 0 {
+			return errors.Join(err, errors.New("it is bound to an interface, which it need not be: whoever comes from elsewhere has no record"))
+		}
 		netns, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
 		if err != nil {
 			return err

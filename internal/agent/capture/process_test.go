@@ -61,29 +61,15 @@ func copyFile(from, to string) error {
 	return errors.Join(err, out.Close())
 }
 
-// process is a process in the folder of a cgroup, as a user.
-func process(t testing.TB, cgroup string, uid uint32, name string, args ...string) *exec.Cmd {
-	t.Helper()
-	dir, err := os.Open(cgroup)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { dir.Close() })
-	cmd := exec.CommandContext(t.Context(), name, args...)
-	cmd.Dir = "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
-	if uid != 0 {
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uid, Gid: uid}
-	}
-	return cmd
-}
+// netns is a network namespace in which processes are run.
+type netns struct{ *agenttest.Netns }
 
 // run runs a process to its end, in n, and returns what it printed.
 func (n netns) run(t testing.TB, cmd *exec.Cmd) string {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	n.in(t, cmd.Start)
+	n.In(t, cmd.Start)
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("%v: %v\n%s%s", cmd.Args, err, stdout.Bytes(), stderr.Bytes())
 	}
@@ -98,7 +84,7 @@ func (w *world) ask(t testing.TB, uid uint32, role string, args ...string) strin
 
 func as(t testing.TB, cgroup string, uid uint32, role string, args ...string) *exec.Cmd {
 	t.Helper()
-	cmd := process(t, cgroup, uid, self, args...)
+	cmd := agenttest.Process(t, cgroup, uid, self, args...)
 	cmd.Env = []string{"CAPTURE_TEST_ROLE=" + role}
 	return cmd
 }

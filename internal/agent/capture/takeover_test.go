@@ -113,7 +113,7 @@ func TestOnlyTheMarkedSocketIsConnectedTo(t *testing.T) {
 	l := w.listen(t, c)
 	addr := l.Addr().String()
 	l.Close()
-	w.ns.in(t, func() error {
+	w.ns.In(t, func() error {
 		squatter, err := listenAt(addr) // this process may bind it
 		if err != nil {
 			return err
@@ -135,7 +135,7 @@ func TestTwoAgentsAtOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.serve(t, w.open(t))
-	w.ns.in(t, func() error {
+	w.ns.In(t, func() error {
 		if second, err := capture.Open(w.cfg); err == nil {
 			second.Close()
 			t.Error("a second agent opened the capture")
@@ -248,7 +248,7 @@ func TestFolderOfSomebodyElseIsRefused(t *testing.T) {
 		if err := spoil(); err != nil {
 			t.Fatal(err)
 		}
-		w.ns.in(t, func() error {
+		w.ns.In(t, func() error {
 			if c, err := capture.Open(w.cfg); err == nil {
 				c.Close()
 				t.Errorf("Open took a folder that is %s", name)
@@ -270,7 +270,7 @@ func TestTakeoverKeepsRecords(t *testing.T) {
 	c := w.open(t)
 	l := w.listen(t, c)
 	cmd := as(t, w.dir, 12345, "plain")
-	w.ns.in(t, cmd.Start)
+	w.ns.In(t, cmd.Start)
 	conn, err := l.AcceptTCP()
 	if err != nil {
 		t.Fatal(err)
@@ -301,14 +301,14 @@ func BenchmarkConnect(b *testing.B) {
 			l := w.listen(b, c)
 			to := l.Addr().String()
 			if !captured {
-				w.ns.in(b, func() error {
+				w.ns.In(b, func() error {
 					plain, err := listenAt("127.0.0.1:0")
 					l, to = plain, plain.Addr().String()
 					return err
 				})
 			}
 			b.ResetTimer()
-			w.ns.in(b, func() error {
+			w.ns.In(b, func() error {
 				for b.Loop() {
 					d, err := net.Dial("tcp4", to)
 					if err != nil {

@@ -44,7 +44,7 @@ func newWorld(t testing.TB) *world {
 	name := strings.ReplaceAll(t.Name(), "/", "_")
 	w.cgroup, w.dir = agenttest.Cgroup(t, name)
 	_, w.outside = agenttest.Cgroup(t, name+"2")
-	w.ns = newNetns(t)
+	w.ns = netns{agenttest.NewNetns(t)}
 	w.cloud(t)
 	w.cfg = capture.Config{BPFFS: agenttest.BPFFS(t), Root: own, Cgroups: []string{w.cgroup}, Listen: anywhere}
 	t.Cleanup(func() {
@@ -59,7 +59,7 @@ func newWorld(t testing.TB) *world {
 func (w *world) cloud(t testing.TB) {
 	t.Helper()
 	var l net.Listener
-	w.ns.in(t, func() (err error) {
+	w.ns.In(t, func() (err error) {
 		l, err = net.Listen("tcp4", capture.Address.String())
 		return err
 	})
@@ -71,7 +71,7 @@ func (w *world) cloud(t testing.TB) {
 func (w *world) open(t testing.TB) *capture.Capture {
 	t.Helper()
 	var c *capture.Capture
-	w.ns.in(t, func() (err error) {
+	w.ns.In(t, func() (err error) {
 		c, err = capture.Open(w.cfg)
 		return err
 	})
@@ -82,7 +82,7 @@ func (w *world) open(t testing.TB) *capture.Capture {
 func (w *world) listen(t testing.TB, c *capture.Capture) *net.TCPListener {
 	t.Helper()
 	var l *net.TCPListener
-	w.ns.in(t, func() (err error) {
+	w.ns.In(t, func() (err error) {
 		l, err = c.Listen(context.Background())
 		return err
 	})
@@ -171,7 +171,7 @@ func (n netns) background(t testing.TB, cmd *exec.Cmd) (addr string, kill func()
 		t.Fatal(err)
 	}
 	cmd.Stderr = t.Output()
-	n.in(t, cmd.Start)
+	n.In(t, cmd.Start)
 	killed := false
 	kill = func() {
 		if !killed {
@@ -218,7 +218,7 @@ func addrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 // veth gives the namespace an interface that is not loopback, v0.
 func (w *world) veth(t testing.TB) {
 	t.Helper()
-	w.ns.in(t, func() error {
+	w.ns.In(t, func() error {
 		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "v0"}, PeerName: "v1"})
 	})
 }

@@ -69,7 +69,9 @@ func Listen(ctx context.Context, cfg Config, addr string) (*Door, error) {
 	if err := CheckLoopback(addr); err != nil {
 		return nil, fmt.Errorf("door %s: %w", cfg.Name, err)
 	}
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false) // the kernel's record of a caller is on one TCP socket
+	l, err := lc.Listen(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("door %s: listening: %w", cfg.Name, err)
 	}
