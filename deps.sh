@@ -10,6 +10,10 @@ ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres >/d
 command -v npm >/dev/null 2>&1 || want="$want npm"
 command -v curl >/dev/null 2>&1 || want="$want curl"
 command -v gcc >/dev/null 2>&1 || want="$want gcc libc6-dev" # the race detector links with it
+# The programs for the kernel are built anew, to compare them with what is checked in.
+command -v clang >/dev/null 2>&1 || want="$want clang"
+command -v llvm-strip >/dev/null 2>&1 || want="$want llvm"
+[ -e /usr/include/bpf/bpf_helpers.h ] || want="$want libbpf-dev"
 if [ -n "$want" ]; then
 	if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
 		echo "deps: missing:$want; install them (Debian: apt-get install$want) and run make deps again" >&2
