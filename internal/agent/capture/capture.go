@@ -6,8 +6,8 @@
 // What a newcomer would get wrong: capture is not the agent's to keep up. It
 // is pinned, so that it outlives the agent: while no agent listens, a connect
 // is refused ("Operation not permitted") and never goes on to some other
-// service at that address. The programs send a connection only to a socket that
-// bears the mark of this package, so nobody can listen in a dead agent's place.
+// service at that address. The programs hold the agent's very socket, and only
+// while that listens do they send anybody there: nobody can in its place.
 // The next agent takes the pinned programs over; [Remove] takes them away.
 //
 // A record is tied to the connection by the kernel itself, from the caller's

@@ -102,16 +102,22 @@ func TestNamespaceWithoutDoorIsRefused(t *testing.T) {
 	if got := other.run(t, as(t, w.dir, 12345, "plain")); got != "EPERM" {
 		t.Errorf("a connect from a namespace without door was answered %q, want EPERM", got)
 	}
-	other.In(t, func() error {
-		l, err := listenAt("169.254.169.254:80") // as in a container's own namespace
-		if err != nil {
-			return err
+	for _, device := range []string{"", "lo"} { // as in a container's own namespace
+		var l tcpListener
+		other.In(t, func() (err error) {
+			if l, err = listenOn("169.254.169.254:80", device); err != nil {
+				return err
+			}
+			answer(t, l, c.Record)
+			return c.AddListener(l)
+		})
+		if got := other.run(t, as(t, w.dir, 12345, "plain")); got != "uid 12345 gid 12345" {
+			t.Errorf("a connect from a namespace with a door was answered %q", got)
 		}
-		answer(t, l, c.Record)
-		return c.AddListener(l)
-	})
-	if got := other.run(t, as(t, w.dir, 12345, "plain")); got != "uid 12345 gid 12345" {
-		t.Errorf("a connect from a namespace with a door was answered %q", got)
+		l.Close()
+		if got := other.run(t, as(t, w.dir, 12345, "plain")); got != "EPERM" {
+			t.Errorf("a connect to a door that closed was answered %q, want EPERM", got)
+		}
 	}
 }
 
@@ -259,8 +265,10 @@ func TestListenerMustBePlain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	c := w.open(t)
+	w.veth(t)
 	for addr, listen := range map[string]func(string) (tcpListener, error){
 		"127.0.0.1:0": multipathAt, "0.0.0.0:0": listenAt, "[::1]:0": listenAt,
+		"127.0.0.2:0": func(addr string) (tcpListener, error) { return listenOn(addr, "v0") },
 	} {
 		w.ns.In(t, func() error {
 			l, err := listen(addr)

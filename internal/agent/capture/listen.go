@@ -18,6 +18,9 @@ import (
 // was not captured, and nothing may be answered.
 var ErrNoRecord = errors.New("the kernel has no record of who made this connection")
 
+// loopback is its index in every network namespace.
+const loopback = 1
+
 // Listen opens the socket that connections of this network namespace are sent
 // to.
 func (c *Capture) Listen(ctx context.Context) (*net.TCPListener, error) {
@@ -51,18 +54,21 @@ func (c *Capture) AddListener(l *net.TCPListener) error {
 		if proto != unix.IPPROTO_TCP {
 			return errors.New("it is no plain TCP socket (use net.ListenConfig.SetMultipathTCP(false))")
 		}
-		// The programs look for the listener without an interface in mind.
-		if index, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX); err != nil || index != 0 {
-			return errors.Join(err, errors.New("it is bound to an interface, which it need not be: whoever comes from elsewhere has no record"))
+		index, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX)
+		if err != nil {
+			return err
+		}
+		if index != 0 && index != loopback {
+			return errors.New("it is bound to an interface, and local connections come over loopback")
 		}
 		netns, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
 		if err != nil {
 			return err
 		}
-		if err := c.kernel.Listeners.Put(int32(fd), uint32(1)); err != nil {
+		if err := c.kernel.Doors.Put(netns, toEndpoint(unmap(addr))); err != nil {
 			return err
 		}
-		return c.kernel.Doors.Put(netns, toEndpoint(unmap(addr)))
+		return c.kernel.Listeners.Put(netns, uint32(fd))
 	})
 	if err != nil {
 		return fmt.Errorf("adding the listener %s: %w", addr, err)
@@ -78,8 +84,10 @@ func (c *Capture) RemoveListener(l *net.TCPListener) error {
 		if err != nil {
 			return err
 		}
-		if err := c.kernel.Doors.Delete(netns); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return err
+		for _, m := range []*ebpf.Map{c.kernel.Listeners, c.kernel.Doors} {
+			if err := m.Delete(netns); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+				return err
+			}
 		}
 		return nil
 	})

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -105,8 +104,8 @@ func TestNobodyServesInADeadAgentsPlace(t *testing.T) {
 }
 
 // Even where somebody does listen at the agent's address, connections go only
-// to a socket with the agent's mark.
-func TestOnlyTheMarkedSocketIsConnectedTo(t *testing.T) {
+// to the socket that the agent named.
+func TestOnlyTheAgentsOwnSocketIsConnectedTo(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	c := w.open(t)
@@ -123,11 +122,11 @@ func TestOnlyTheMarkedSocketIsConnectedTo(t *testing.T) {
 	})
 	for _, role := range []string{"plain", "mapped", "multipath", "fast open"} {
 		if got := w.ask(t, 12345, role); got != "EPERM" {
-			t.Errorf("a %s connect went to a socket without mark: %q", role, got)
+			t.Errorf("a %s connect went to another socket: %q", role, got)
 		}
 	}
 	if got := w.ask(t, 12345, "to", addr); got != "EPERM" {
-		t.Errorf("a direct connect went to a socket without mark: %q", got)
+		t.Errorf("a direct connect went to another socket: %q", got)
 	}
 }
 
@@ -287,46 +286,5 @@ func TestTakeoverKeepsRecords(t *testing.T) {
 	conn.Close()
 	if err := cmd.Wait(); err != nil {
 		t.Error(err)
-	}
-}
-
-// BenchmarkConnect is what a connection costs, from connect to the record,
-// with and without capture.
-func BenchmarkConnect(b *testing.B) {
-	for _, captured := range []bool{false, true} {
-		b.Run(fmt.Sprintf("captured=%v", captured), func(b *testing.B) {
-			w := newWorld(b)
-			w.cfg.Cgroups = nil
-			c := w.open(b)
-			l := w.listen(b, c)
-			to := l.Addr().String()
-			if !captured {
-				w.ns.In(b, func() error {
-					plain, err := listenAt("127.0.0.1:0")
-					l, to = plain, plain.Addr().String()
-					return err
-				})
-			}
-			b.ResetTimer()
-			w.ns.In(b, func() error {
-				for b.Loop() {
-					d, err := net.Dial("tcp4", to)
-					if err != nil {
-						return err
-					}
-					conn, err := l.AcceptTCP()
-					if err != nil {
-						return err
-					}
-					if _, err := c.Record(conn); captured != (err == nil) {
-						return fmt.Errorf("record: %v", err)
-					}
-					_ = d.(*net.TCPConn).SetLinger(0) // leaves no port behind
-					d.Close()
-					conn.Close()
-				}
-				return nil
-			})
-		})
 	}
 }

@@ -11,9 +11,11 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/innate-id/innate/internal/agent/agenttest"
 	"github.com/innate-id/innate/internal/agent/caller"
@@ -199,12 +201,18 @@ func (w *world) agent(t testing.TB, listen string) (addr string, kill func()) {
 
 type tcpListener = *net.TCPListener
 
-func listenAt(addr string) (tcpListener, error) { return listenWith(addr, false) }
+func listenAt(addr string) (tcpListener, error) { return listenWith(addr, false, "") }
 
-func multipathAt(addr string) (tcpListener, error) { return listenWith(addr, true) }
+func listenOn(addr, device string) (tcpListener, error) { return listenWith(addr, false, device) }
 
-func listenWith(addr string, multipath bool) (tcpListener, error) {
-	var lc net.ListenConfig
+func multipathAt(addr string) (tcpListener, error) { return listenWith(addr, true, "") }
+
+func listenWith(addr string, multipath bool, device string) (tcpListener, error) {
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var inner error
+		err := c.Control(func(fd uintptr) { inner = unix.BindToDevice(int(fd), device) })
+		return errors.Join(err, inner)
+	}}
 	lc.SetMultipathTCP(multipath)
 	l, err := lc.Listen(context.Background(), "tcp", addr)
 	if err != nil {

@@ -101,16 +101,17 @@ struct {
 	__type(value, struct record);
 } accepted SEC(".maps");
 
-/* On the sockets that the agent listens with: a mark that nobody else can make. */
+/* The agent's listening sockets themselves, by network namespace. The kernel
+ * takes one out when it closes, however its process ends. */
 struct {
-	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(type, BPF_MAP_TYPE_SOCKHASH);
+	__uint(max_entries, 16384);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
-	__type(key, int);
+	__type(key, __u64);
 	__type(value, __u32);
 } listeners SEC(".maps");
 
-/* Where the agent listens, by network namespace. */
+/* Where the agent listens, or will listen again, by network namespace. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 16384);
@@ -241,22 +242,17 @@ static __always_inline bool captured(struct bpf_sock_addr *ctx, struct settings 
 	return sk && below_chosen((__u64)BPF_CORE_READ((struct sock *)sk, sk_cgrp_data.cgroup));
 }
 
-/* Whether it is the agent that listens at the door, and nobody in its place. */
-static __always_inline bool listening(struct bpf_sock_addr *ctx, struct endpoint *door)
+/* Whether the agent listens at the door. */
+static __always_inline bool listening(__u64 netns, struct endpoint *door)
 {
-	struct bpf_sock_tuple tuple = {};
-	struct bpf_sock *sk;
-	bool ours;
+	struct bpf_sock *sk = bpf_map_lookup_elem(&listeners, &netns);
+	bool there;
 
-	tuple.ipv4.saddr = door->addr;
-	tuple.ipv4.daddr = door->addr;
-	tuple.ipv4.dport = door->port;
-	sk = bpf_sk_lookup_tcp(ctx, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
 	if (!sk)
 		return false;
-	ours = bpf_sk_storage_get(&listeners, sk, 0, 0) != 0;
+	there = sk->state == TCP_LISTEN && sk->src_ip4 == door->addr && bpf_htons(sk->src_port) == door->port;
 	bpf_sk_release(sk);
-	return ours;
+	return there;
 }
 
 static __always_inline bool is_tcp(struct bpf_sock_addr *ctx)
@@ -294,7 +290,7 @@ static __always_inline int decide(struct bpf_sock_addr *ctx, struct endpoint *to
 	/* Bound to an interface, it would not come to loopback. */
 	if (!door || (ctx->sk->bound_dev_if && ctx->sk->bound_dev_if != LOOPBACK_IFINDEX))
 		return REFUSE;
-	if (!listening(ctx, door) || !note(ctx, netns))
+	if (!listening(netns, door) || !note(ctx, netns))
 		return REFUSE;
 	*to = *door;
 	return ALLOW;

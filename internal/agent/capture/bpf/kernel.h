@@ -37,6 +37,7 @@ enum {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
 	BPF_MAP_TYPE_LRU_HASH = 9,
+	BPF_MAP_TYPE_SOCKHASH = 18,
 	BPF_MAP_TYPE_SK_STORAGE = 24,
 
 	BPF_ANY = 0,
@@ -48,29 +49,17 @@ enum {
 
 	SOCK_STREAM = 1,
 	IPPROTO_TCP = 6,
+	TCP_LISTEN = 10,
 };
-
-#define BPF_F_CURRENT_NETNS (-1L)
 
 struct bpf_sock {
 	__u32 bound_dev_if;
-};
-
-struct bpf_sock_tuple {
-	union {
-		struct {
-			__be32 saddr;
-			__be32 daddr;
-			__be16 sport;
-			__be16 dport;
-		} ipv4;
-		struct {
-			__be32 saddr[4];
-			__be32 daddr[4];
-			__be16 sport;
-			__be16 dport;
-		} ipv6;
-	};
+	__u32 unused1[5]; /* family to priority */
+	__u32 src_ip4;    /* network order */
+	__u32 src_ip6[4];
+	__u32 src_port; /* host order */
+	__u32 unused2[6]; /* dst_port to dst_ip6 */
+	__u32 state;
 };
 
 struct bpf_sock_addr {
