@@ -200,16 +200,12 @@ func lockDir(dir string) (*os.File, error) {
 // mount mounts a bpf filesystem where none is.
 func mount(path string) error {
 	var st unix.Statfs_t
-	if err := unix.Statfs(path, &st); err == nil && st.Type == unix.BPF_FS_MAGIC {
+	if err := unix.Statfs(path, &st); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("looking for a bpf filesystem at %s: %w", path, err)
+	} else if err == nil && st.Type == unix.BPF_FS_MAGIC {
 		return nil
 	}
-	// In a mount namespace of its own the filesystem would end with the agent,
-	// and capture with it.
-	ours, err := os.Readlink("/proc/self/ns/mnt")
-	if err != nil {
-		return fmt.Errorf("looking at the mount namespace: %w", err)
-	}
-	if hosts, err := os.Readlink("/proc/1/ns/mnt"); err != nil || ours != hosts {
+	if !hostsMounts() {
 		return fmt.Errorf("no bpf filesystem is mounted at %s, and this process cannot mount one that lasts: run mount -t bpf bpf %s on the host before the agent starts", path, path)
 	}
 	if err := os.MkdirAll(path, 0o700); err != nil {
@@ -219,6 +215,22 @@ func mount(path string) error {
 		return fmt.Errorf("mounting the bpf filesystem at %s: %w", path, err)
 	}
 	return nil
+}
+
+// hostsMounts reports whether this process is in the host's mount namespace: in
+// one of its own, what it mounts would end with it, and capture too.
+func hostsMounts() bool {
+	var own, first unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/mnt", &own); err != nil {
+		return false
+	}
+	if err := unix.Stat("/proc/1/ns/mnt", &first); err == nil {
+		return own.Ino == first.Ino
+	}
+	// Process 1 may not be looked at by everybody. The kernel's own namespace
+	// has a number that was fixed in Linux 6.18, and before that was the first
+	// of those given out.
+	return own.Ino == 0xEFFFFFF8 || own.Ino == 0xF0000000
 }
 
 func (c *Capture) pin(name string) string { return filepath.Join(c.dir, name) }

@@ -2,6 +2,7 @@ package capture_test
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -14,13 +15,25 @@ func TestCallerIsKnownHoweverItConnects(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.serve(t, w.open(t))
-	for _, role := range []string{"plain", "mapped", "multipath", "mapped multipath", "nonblocking", "bound", "fast open", "fast open connect"} {
-		if got := w.ask(t, 12345, role); got != "uid 12345 gid 12345" {
+	for _, role := range []string{"plain", "mapped", "multipath", "mapped multipath", "nonblocking", "fast open", "fast open connect"} {
+		if got := w.ask(t, 12345, role); got != mine {
 			t.Errorf("a %s connect of user 12345 was answered %q", role, got)
 		}
 	}
+	for _, from := range []string{"127.8.8.8", "169.254.169.254"} {
+		if got := w.ask(t, 12345, "bound", from); got != mine {
+			t.Errorf("a connect of user 12345 from %s was answered %q", from, got)
+		}
+	}
+	// Data in the very first packet, without a cookie, at every listener.
+	w.ns.In(t, func() error { return os.WriteFile("/proc/sys/net/ipv4/tcp_fastopen", []byte("1543"), 0) })
+	for _, role := range []string{"fast open", "fast open connect", "multipath"} {
+		if got := w.ask(t, 12345, role); got != mine {
+			t.Errorf("with data in the first packet, a %s connect of user 12345 was answered %q", role, got)
+		}
+	}
 	for _, url := range []string{"http://169.254.169.254", "http://0xa9fea9fe", "http://2852039166", "http://0251.0376.0251.0376", "http://[::ffff:169.254.169.254]", "http://[::ffff:a9fe:a9fe]"} {
-		if got := w.ns.run(t, agenttest.Process(t, w.dir, 12345, "curl", "-sS", url)); got != "uid 12345 gid 12345" {
+		if got := w.ns.run(t, agenttest.Process(t, w.dir, 12345, "curl", "-sS", url)); got != mine {
 			t.Errorf("curl %s of user 12345 was answered %q", url, got)
 		}
 	}
@@ -57,7 +70,7 @@ func TestWhatCannotComeToTheDoorIsRefused(t *testing.T) {
 			t.Errorf("%s to the captured address: %q, want EPERM", role, got)
 		}
 	}
-	if got := w.ask(t, 12345, "device", "lo"); got != "uid 12345 gid 12345" {
+	if got := w.ask(t, 12345, "device", "lo"); got != mine {
 		t.Errorf("a connect over lo was answered %q", got)
 	}
 }
@@ -77,7 +90,7 @@ func TestWithoutAnAgentConnectsAreRefused(t *testing.T) {
 	c := w.open(t)
 	refused("before the agent listens")
 	l := w.serve(t, c)
-	if got := w.ask(t, 12345, "plain"); got != "uid 12345 gid 12345" {
+	if got := w.ask(t, 12345, "plain"); got != mine {
 		t.Errorf("the agent answered %q", got)
 	}
 	l.Close()
@@ -87,7 +100,7 @@ func TestWithoutAnAgentConnectsAreRefused(t *testing.T) {
 	c = w.open(t)
 	refused("before the next agent listens")
 	w.serve(t, c)
-	if got := w.ask(t, 12345, "plain"); got != "uid 12345 gid 12345" {
+	if got := w.ask(t, 12345, "plain"); got != mine {
 		t.Errorf("the next agent answered %q", got)
 	}
 }
@@ -111,7 +124,7 @@ func TestNamespaceWithoutDoorIsRefused(t *testing.T) {
 			answer(t, l, c.Record)
 			return c.AddListener(l)
 		})
-		if got := other.run(t, as(t, w.dir, 12345, "plain")); got != "uid 12345 gid 12345" {
+		if got := other.run(t, as(t, w.dir, 12345, "plain")); got != mine {
 			t.Errorf("a connect from a namespace with a door was answered %q", got)
 		}
 		l.Close()
@@ -140,7 +153,7 @@ func TestDirectConnectIsOnRecordOrRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	addr := w.serve(t, w.open(t)).Addr().String()
-	if got := w.ask(t, 12345, "to", addr); got != "uid 12345 gid 12345" {
+	if got := w.ask(t, 12345, "to", addr); got != mine {
 		t.Errorf("a captured process that knows the address was answered %q", got)
 	}
 	if got := w.ns.run(t, as(t, w.outside, 12345, "to", addr)); got != "EPERM" {
@@ -250,7 +263,7 @@ func TestWatchedAddressIsOnRecord(t *testing.T) {
 	}
 	// Also those who are not captured: noting takes nothing from them.
 	for _, dir := range []string{w.dir, w.outside} {
-		if got := w.ns.run(t, as(t, dir, 12345, "to", addr)); got != "uid 12345 gid 12345" {
+		if got := w.ns.run(t, as(t, dir, 12345, "to", addr)); got != mine {
 			t.Errorf("a process of %s was answered %q", dir, got)
 		}
 	}

@@ -1,6 +1,7 @@
 package capture_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -199,5 +200,28 @@ func TestOpenWithoutRightsSaysWhichAreMissing(t *testing.T) {
 		if !strings.Contains(got, want) {
 			t.Errorf("an agent without rights said %q, want also %q", got, want)
 		}
+	}
+}
+
+// The rights that the manual names are enough, for an agent that is not even root.
+func TestFewRightsAreEnough(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	if err := errors.Join(os.Chown(w.cfg.BPFFS, 12345, 12345), os.Chmod(filepath.Dir(w.cfg.BPFFS), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(w.cfg.BPFFS, "innate")
+	t.Cleanup(func() { // so that it is taken away
+		if err := os.Chown(dir, 0, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	cmd := as(t, w.outside, 12345, "agent", w.cfg.BPFFS, w.cfg.Root, w.cgroup, "127.254.169.254:254")
+	cmd.SysProcAttr.AmbientCaps = []uintptr{unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_NET_ADMIN, unix.CAP_NET_BIND_SERVICE}
+	if addr, _ := w.ns.background(t, cmd); addr != "127.254.169.254:254" {
+		t.Fatalf("an agent with few rights said %q", addr)
+	}
+	if got := w.ask(t, 23456, "plain"); got != "uid 23456 gid 23456" {
+		t.Errorf("it answered %q", got)
 	}
 }

@@ -142,9 +142,9 @@ func init() {
 			}
 			return talk(c)
 		},
-		"bound": func([]string) (string, error) {
+		"bound": func(args []string) (string, error) {
 			return connect(unix.AF_INET, unix.SOCK_STREAM, 0, meta4, func(fd int) error {
-				return unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 8, 8, 8}})
+				return unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte(net.ParseIP(args[0]).To4())})
 			})
 		},
 		"device": func(args []string) (string, error) {

@@ -12,7 +12,9 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
+	"github.com/innate-id/innate/internal/agent/agenttest"
 	"github.com/innate-id/innate/internal/agent/capture"
 )
 
@@ -285,6 +287,29 @@ func TestTakeoverKeepsRecords(t *testing.T) {
 	fmt.Fprint(conn, "HTTP/1.0 200 OK\r\n\r\nbye")
 	conn.Close()
 	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Where no bpf filesystem is, one is mounted; but not one that would end with
+// the agent, as in a mount namespace of its own.
+func TestFilesystemIsMountedIfItLasts(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.cfg.BPFFS = filepath.Join(t.TempDir(), "bpf")
+	cmd := agenttest.Process(t, w.outside, 0, "unshare", "-m", self, w.cfg.BPFFS, w.cfg.Root, w.cgroup, "127.254.169.254:0")
+	cmd.Env = append(os.Environ(), "CAPTURE_TEST_ROLE=agent")
+	if got := w.ns.run(t, cmd); !strings.Contains(got, "on the host before the agent starts") {
+		t.Errorf("in a mount namespace of its own an agent said %q", got)
+	}
+	t.Cleanup(func() {
+		agenttest.Eventually(t, "the bpf filesystem is unmounted", func() bool { return unix.Unmount(w.cfg.BPFFS, 0) == nil })
+	})
+	w.open(t).Close()
+	if got := w.ask(t, 12345, "plain"); got != "EPERM" {
+		t.Errorf("answered %q, want EPERM", got)
+	}
+	if err := capture.Remove(w.cfg.BPFFS); err != nil {
 		t.Error(err)
 	}
 }
