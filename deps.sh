@@ -9,6 +9,9 @@ want=""
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres >/dev/null 2>&1 || want="$want postgresql"
 command -v npm >/dev/null 2>&1 || want="$want npm"
 command -v curl >/dev/null 2>&1 || want="$want curl"
+command -v openssl >/dev/null 2>&1 || want="$want openssl"
+command -v python3 >/dev/null 2>&1 || want="$want python3"
+command -v ip >/dev/null 2>&1 || want="$want iproute2"
 command -v gcc >/dev/null 2>&1 || want="$want gcc libc6-dev" # the race detector links with it
 # The programs for the kernel are built anew, to compare them with what is checked in.
 command -v clang >/dev/null 2>&1 || want="$want clang"

@@ -20,6 +20,7 @@ import (
 	"github.com/innate-id/innate/internal/agent"
 	"github.com/innate-id/innate/internal/agent/capture"
 	"github.com/innate-id/innate/internal/agent/limit"
+	"github.com/innate-id/innate/internal/agent/metadata"
 )
 
 // config is the agent's configuration file. An unknown key is an error.
@@ -42,14 +43,17 @@ type config struct {
 	// into a host. Only its owner may read it. It is read when the host has no
 	// good certificate, and may be gone after that.
 	EnrolmentTokenFile string `yaml:"enrolment_token_file"`
-	// doors are where IMDS is spoken. Placements name them. The name "run" is
-	// taken: it means programs started through the control socket.
-	Doors []struct {
-		// name: letters, digits and - _ .
-		Name string `yaml:"name"`
-		// listen is a loopback address and a port: 127.0.0.1:50342, [::1]:0.
-		Listen string `yaml:"listen"`
-	} `yaml:"doors"`
+	// enrolment_certificate_file and enrolment_key_file are a client
+	// certificate that this machine has already, with what vouches for it, and
+	// its key, in PEM. The host must be known by it at the control plane
+	// (properties.certificates). It is shown to enrol, without a token or when
+	// the token is no good, and read again each time.
+	EnrolmentCertificateFile string `yaml:"enrolment_certificate_file"`
+	EnrolmentKeyFile         string `yaml:"enrolment_key_file"`
+	// doors are where programs, containers and virtual machines ask. Placements
+	// name them. The name "run" is taken: it means programs started through the
+	// control socket.
+	Doors []doorConfig `yaml:"doors"`
 	// capture takes the connections of this host's programs to 169.254.169.254
 	// to the agent, which then knows who made them.
 	Capture captureConfig `yaml:"capture"`
@@ -152,6 +156,84 @@ func set[T any](to *T, v *T) {
 	}
 }
 
+// doorConfig is one door. A field that means nothing to its kind is an error.
+type doorConfig struct {
+	// name: letters, digits and - _ .
+	Name string `yaml:"name"`
+	// kind is one of
+	//
+	//	loopback      (default) the metadata service at a loopback address
+	//	interface     at 169.254.169.254 for the virtual machine behind an interface
+	//	namespace     at 169.254.169.254 inside a container's network namespace
+	//	unix          at a unix socket
+	//	vm_extension  the old VM extension's endpoint; deprecated, and says so
+	//	arc           Azure Arc's endpoint, with a file to be read as its challenge
+	Kind string `yaml:"kind"`
+	// listen is a loopback address and a port: 127.0.0.1:8080, [::1]:0.
+	// Required for loopback. vm_extension has 127.0.0.1:50342 as its default,
+	// arc 127.0.0.1:40342.
+	Listen string `yaml:"listen"`
+	// interface is the virtual machine's, a tap of this host that is no port of
+	// a bridge. It may come later, go and come again. The selector is
+	// vm:interface:NAME. The agent puts 169.254.169.254 on it while it runs.
+	Interface string `yaml:"interface"`
+	// vm is what the machine is called: the selector vm:name:NAME.
+	VM string `yaml:"vm"`
+	// namespace is the path of a container's network namespace, /run/netns/NAME
+	// or /proc/PID/ns/net; of an interface, where it is if not in the agent's.
+	Namespace string `yaml:"namespace"`
+	// container is what the container in the namespace is called: the selector
+	// container:name:NAME. Required for a namespace.
+	Container string `yaml:"container"`
+	// path is the unix socket's. mode is its mode, in quotes; default "0600".
+	Path string `yaml:"path"`
+	Mode string `yaml:"mode"`
+	// key_dir is where Arc's key files go. Clients take only the default,
+	// /var/opt/azcmagent/tokens.
+	KeyDir string `yaml:"key_dir"`
+	// interfaces are what is told of the machine's or container's network under
+	// /metadata/instance/network. The agent does not look for itself.
+	Interfaces []struct {
+		// mac is the hardware address, 52:54:00:ab:cd:ef.
+		MAC string `yaml:"mac"`
+		// addresses are IP addresses with the length of their network's
+		// prefix, 10.0.0.5/24.
+		Addresses []string `yaml:"addresses"`
+	} `yaml:"interfaces"`
+}
+
+// agent reads what is text here and not there. agent.New checks the rest.
+func (d *doorConfig) agent() (agent.DoorConfig, error) {
+	var faults []error
+	out := agent.DoorConfig{
+		Name: d.Name, Kind: d.Kind, Listen: d.Listen, Interface: d.Interface, VM: d.VM,
+		Namespace: d.Namespace, Container: d.Container, Path: d.Path, KeyDir: d.KeyDir,
+	}
+	var err error
+	if out.Mode, err = readMode("mode", d.Mode); err != nil {
+		faults = append(faults, err)
+	}
+	for _, i := range d.Interfaces {
+		var known metadata.Interface
+		if known.MAC, err = net.ParseMAC(i.MAC); err != nil || len(known.MAC) != 6 {
+			faults = append(faults, fmt.Errorf("mac %q: a hardware address was expected, 52:54:00:ab:cd:ef", i.MAC))
+		}
+		for _, text := range i.Addresses {
+			addr, err := netip.ParsePrefix(text)
+			if err != nil {
+				faults = append(faults, fmt.Errorf("address %q: an IP address with the length of its network's prefix was expected, 10.0.0.5/24", text))
+				continue
+			}
+			known.Addresses = append(known.Addresses, addr)
+		}
+		out.Interfaces = append(out.Interfaces, known)
+	}
+	if len(faults) > 0 {
+		return out, fmt.Errorf("door %q: %w", d.Name, errors.Join(faults...))
+	}
+	return out, nil
+}
+
 // load reads a configuration file and makes its agent. The error has all
 // faults at once.
 func load(file string, log *slog.Logger) (*agent.Agent, error) {
@@ -181,12 +263,17 @@ func (c *config) agent() (agent.Config, error) {
 	cfg := agent.Config{
 		ControlPlane: c.ControlPlane, StateDir: c.StateDir, AppListen: c.AppListen,
 		ControlSocket: c.ControlSocket, Offline: c.Offline, Limits: c.Limits.config(),
+		EnrolCertificateFile: c.EnrolmentCertificateFile, EnrolKeyFile: c.EnrolmentKeyFile,
 	}
 	if cfg.ControlSocket == "" {
 		cfg.ControlSocket = "/run/innate/agent.sock"
 	}
 	for _, d := range c.Doors {
-		cfg.Doors = append(cfg.Doors, agent.DoorConfig{Name: d.Name, Listen: d.Listen})
+		read, err := d.agent()
+		if err != nil {
+			faults = append(faults, err)
+		}
+		cfg.Doors = append(cfg.Doors, read)
 	}
 	var err error
 	if cfg.Capture, err = c.Capture.config(); err != nil {
@@ -198,7 +285,7 @@ func (c *config) agent() (agent.Config, error) {
 	if cfg.EnrolToken, err = readToken(c.EnrolmentTokenFile); err != nil {
 		faults = append(faults, err)
 	}
-	if cfg.ControlMode, err = readMode(c.ControlSocketMode); err != nil {
+	if cfg.ControlMode, err = readMode("control_socket_mode", c.ControlSocketMode); err != nil {
 		faults = append(faults, err)
 	}
 	if c.ConnectTo != "" {
@@ -250,13 +337,13 @@ func readToken(file string) (string, error) {
 	return strings.TrimSpace(string(text)), nil
 }
 
-func readMode(s string) (os.FileMode, error) {
+func readMode(key, s string) (os.FileMode, error) {
 	if s == "" {
 		return 0, nil
 	}
 	mode, err := strconv.ParseUint(s, 8, 32)
 	if err != nil || mode == 0 || mode&^0o777 != 0 {
-		return 0, fmt.Errorf("control_socket_mode %q: an octal mode like \"0660\" was expected", s)
+		return 0, fmt.Errorf("%s %q: an octal mode like \"0660\" was expected", key, s)
 	}
 	return os.FileMode(mode), nil
 }

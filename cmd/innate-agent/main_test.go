@@ -71,12 +71,23 @@ control_plane: http://fleet.example
 control_plane_ca: /no/such/ca.pem
 connect_to: nowhere
 enrolment_token_file: %s
-doors: [{name: run, listen: "127.0.0.1:0"}, {name: vm, listen: "0.0.0.0:80"}]
+doors:
+  - {name: run, listen: "127.0.0.1:0"}
+  - {name: vm, listen: "0.0.0.0:80"}
+  - {name: tap, kind: interface, interface: "tap/0", path: /x, interfaces: [{mac: nothing, addresses: [10.0.0.5]}]}
+  - {name: con, kind: namespace, namespace: /proc/self/ns/net}
+  - {name: sock, kind: unix, path: imds.sock, mode: "rwx"}
+  - {name: old, kind: vm_extension, listen: "10.0.0.1:50342"}
+  - {name: arc, kind: arc, key_dir: "tokens"}
+  - {name: what, kind: socket}
+  - {name: one, kind: unix, path: /run/s}
+  - {name: two, kind: unix, path: /run/s}
 app_listen: "*:80"
 control_socket_mode: "rw"
 offline: maybe
 limits: {per_second: 5, burst: 0}
-`, open), []string{"burst is 0", "https://", "ca.pem", "connect_to", "chmod 600", `"run"`, "0.0.0.0:80", "*:80", `"rw"`, "maybe", "state directory"}},
+`, open), []string{"burst is 0", `"tap/0"`, "path means nothing to a door of kind interface", `mac "nothing"`, `address "10.0.0.5"`, "agent's own", "a container's name was expected",
+			`"imds.sock"`, `mode "rwx"`, "10.0.0.1:50342", `"tokens"`, `"socket"`, "both at socket /run/s", "https://", "ca.pem", "connect_to", "chmod 600", `"run"`, "0.0.0.0:80", "*:80", `"rw"`, "maybe", "state directory"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

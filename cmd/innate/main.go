@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -23,6 +24,15 @@ type exitCode int
 
 func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
+// failure ends the program with a code of its own, and says why.
+type failure struct {
+	code int
+	err  error
+}
+
+func (f failure) Error() string { return f.err.Error() }
+func (f failure) Unwrap() error { return f.err }
+
 func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -34,6 +44,9 @@ func run() int {
 		return int(code)
 	}
 	fmt.Fprintln(os.Stderr, "innate:", err)
+	if f, ok := errors.AsType[failure](err); ok {
+		return f.code
+	}
 	return 1
 }
 
@@ -65,7 +78,8 @@ func root() *cobra.Command {
 	}
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usage(c, "%w", err) })
 	c.PersistentFlags().StringVar(&f.data, "data", "", "data folder of innate dev (default: $INNATE_DATA, else innate in the user's state directory)")
-	c.AddCommand(devCommand(&f), runCommand(&f), envCommand(&f), tokenCommand(&f), secretCommand(&f), auditCommand(&f))
+	c.AddCommand(devCommand(&f), runCommand(&f), execCommand(&f), envCommand(&f), tokenCommand(&f), secretCommand(&f), auditCommand(&f),
+		hostCommand(&f), placementCommand(&f), ruleCommand(&f), accessCommand(&f))
 	return group(c)
 }
 
@@ -92,6 +106,16 @@ func noArgs(c *cobra.Command, args []string) error {
 		return usage(c, "no argument was expected; there is %q", args[0])
 	}
 	return nil
+}
+
+// exactly takes as many arguments as what names.
+func exactly(what ...string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) != len(what) {
+			return usage(c, "%d arguments were expected, %s; there are %d", len(what), strings.Join(what, " and "), len(args))
+		}
+		return nil
+	}
 }
 
 // oneArg takes one argument, which is what.

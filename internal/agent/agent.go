@@ -63,6 +63,10 @@ type Config struct {
 	StateDir string
 	// EnrolToken is used once, when StateDir has no certificate that is valid.
 	EnrolToken string
+	// EnrolCertificateFile and EnrolKeyFile are a certificate that the machine
+	// has already and its key, in PEM: what it enrols by without a token, or when
+	// the token is no good. Empty for none.
+	EnrolCertificateFile, EnrolKeyFile string
 	// Doors are where IMDS is spoken.
 	Doors []DoorConfig
 	// Capture takes connections to 169.254.169.254 in; nil leaves them alone.
@@ -85,14 +89,6 @@ type Config struct {
 	Now func() time.Time
 }
 
-// DoorConfig is one IMDS door.
-type DoorConfig struct {
-	// Name is what placements call it.
-	Name string
-	// Listen is a loopback address with a port, 0 for any.
-	Listen string
-}
-
 // Agent serves one host. Make it with [New].
 type Agent struct {
 	cfg Config
@@ -112,6 +108,8 @@ type Agent struct {
 	limits  *limit.Limiter
 	audited *seen
 
+	instances *instances
+
 	running context.Context // ends with Close
 	stop    context.CancelFunc
 	work    sync.WaitGroup
@@ -120,6 +118,7 @@ type Agent struct {
 	doors   []*door.Door
 	app     *door.Door
 	control *door.Door
+	keys    []*metadata.Keys // of Arc doors
 	serving bool
 	closed  bool
 }
@@ -170,6 +169,9 @@ func (c *Config) check() error {
 	if c.StateDir == "" {
 		fault("no state directory is given")
 	}
+	if (c.EnrolCertificateFile == "") != (c.EnrolKeyFile == "") {
+		fault("of the certificate to enrol by and its key one is given; both or none were expected")
+	}
 	if c.Offline != OfflineServe && c.Offline != OfflineRefuse {
 		fault("offline is %q; %q or %q was expected", c.Offline, OfflineServe, OfflineRefuse)
 	}
@@ -182,18 +184,7 @@ func (c *Config) check() error {
 	if err := c.checkCapture(); err != nil {
 		faults = append(faults, err)
 	}
-	names := map[string]bool{}
-	for _, d := range c.Doors {
-		if err := checkDoorName(d.Name); err != nil {
-			faults = append(faults, err)
-		} else if names[d.Name] {
-			fault("two doors are named %q", d.Name)
-		}
-		names[d.Name] = true
-		if err := door.CheckLoopback(d.Listen); err != nil {
-			fault("door %q: %w", d.Name, err)
-		}
-	}
+	faults = append(faults, checkDoors(c.Doors)...)
 	return errors.Join(faults...)
 }
 
@@ -267,6 +258,8 @@ func (a *Agent) open() error {
 		ServeStale: a.cfg.Offline == OfflineServe, Now: a.now, Log: a.log,
 	})
 	a.feed.tokens = a.tokens
+	a.instances = newInstances(a.client.instance, a.feed.fresh, a.cfg.Offline == OfflineServe)
+	a.feed.instances = a.instances
 	a.starts = newStarts()
 	a.callers = &caller.Identifier{}
 	a.limits = limit.New(*a.cfg.Limits)
@@ -307,7 +300,7 @@ func (a *Agent) bind(ctx context.Context) error {
 		return err
 	}
 	for _, d := range a.cfg.Doors {
-		opened, err := a.listen(ctx, a.door(d.Name, metadata.IMDS(a.dialects())), d.Listen)
+		opened, err := a.openDoor(ctx, d)
 		if err != nil {
 			return err
 		}
@@ -359,7 +352,11 @@ func (a *Agent) all() []*door.Door {
 
 // dialects is what the dialects need of this agent.
 func (a *Agent) dialects() metadata.Agent {
-	return metadata.Agent{Place: a.place, Started: a.started, Token: a.token, Now: a.now, Log: a.log}
+	return metadata.Agent{
+		Place: a.place, Started: a.started, Token: a.token,
+		Instance: a.instance, Attest: a.attest, Tenant: a.key.Tenant,
+		Now: a.now, Log: a.log,
+	}
 }
 
 // Close stops the agent: no new requests, the ones under way end, the journal
@@ -371,7 +368,7 @@ func (a *Agent) Close() {
 		return
 	}
 	a.closed = true
-	all := a.all()
+	all, keys := a.all(), a.keys
 	a.mu.Unlock()
 
 	// Ends the starts too: their connections would hold the socket open.
@@ -384,6 +381,9 @@ func (a *Agent) Close() {
 		}
 	}
 	a.closeCapture()
+	for _, k := range keys {
+		k.Close()
+	}
 	a.work.Wait()
 	if a.tokens != nil {
 		a.tokens.Close()
@@ -428,7 +428,7 @@ func (a *Agent) AddDoor(ctx context.Context, name, listen string) (string, error
 			return "", fmt.Errorf("adding a door: there is one named %q", name)
 		}
 	}
-	d, err := a.listen(ctx, a.door(name, metadata.IMDS(a.dialects())), listen)
+	d, err := a.openDoor(ctx, DoorConfig{Name: name, Listen: listen})
 	if err != nil {
 		return "", err
 	}

@@ -18,6 +18,9 @@ import (
 // said.
 const CapturedDoor = "host"
 
+// KindCaptured is the captured address's door. No DoorConfig is of this kind.
+const KindCaptured = "captured"
+
 // CaptureConfig turns capture on.
 type CaptureConfig struct {
 	capture.Config
@@ -41,6 +44,7 @@ func (a *Agent) openCapture(ctx context.Context) error {
 		return err
 	}
 	cfg := a.door(a.cfg.Capture.Door, metadata.IMDS(a.dialects()))
+	cfg.Kind = KindCaptured
 	a.doors = append(a.doors, door.New(a.recorded(cfg), l))
 	return nil
 }

@@ -61,6 +61,15 @@ func newClient(cfg Config, key *hostkey.Key) *client {
 	}}
 }
 
+// showing returns a client that shows another certificate, on connections of
+// its own that end with each request.
+func (c *client) showing(cert *tls.Certificate) *client {
+	transport := c.http.Transport.(*http.Transport).Clone()
+	transport.DisableKeepAlives = true
+	transport.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, nil }
+	return &client{base: c.base, http: &http.Client{Transport: transport, CheckRedirect: c.http.CheckRedirect}}
+}
+
 func http1() *http.Protocols {
 	p := new(http.Protocols)
 	p.SetHTTP1(true)
@@ -86,6 +95,22 @@ func (c *client) token(ctx context.Context, req fleetapi.TokenRequest) (resp fle
 	err = c.call(ctx, http.MethodPost, fleetapi.PathToken, req, &resp)
 	if err == nil && (resp.AccessToken == "" || resp.Expires.IsZero()) {
 		return resp, problem.Errorf(problem.Unavailable, "the control plane gave an answer without a token")
+	}
+	return resp, err
+}
+
+func (c *client) instance(ctx context.Context, req fleetapi.InstanceRequest) (resp fleetapi.Instance, err error) {
+	err = c.call(ctx, http.MethodPost, fleetapi.PathInstance, req, &resp)
+	if err == nil && (resp.ID == "" || resp.UID == "") {
+		return resp, problem.Errorf(problem.Unavailable, "the control plane gave an answer without a resource")
+	}
+	return resp, err
+}
+
+func (c *client) attest(ctx context.Context, req fleetapi.AttestRequest) (resp fleetapi.AttestResponse, err error) {
+	err = c.call(ctx, http.MethodPost, fleetapi.PathAttest, req, &resp)
+	if err == nil && len(resp.Signature) == 0 {
+		return resp, problem.Errorf(problem.Unavailable, "the control plane gave an answer without a signature")
 	}
 	return resp, err
 }

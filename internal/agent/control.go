@@ -18,7 +18,7 @@ import (
 //
 //	POST /starts  StartRequest -> StartResponse, and then the connection stays open
 //	GET  /status               -> Status
-//	GET  /explain?pid=N[&door=NAME][&resource=AUDIENCE][&identity=ID] -> Explanation
+//	GET  /explain?pid=N[&door=NAME][&workload=ID][&resource=AUDIENCE][&identity=ID] -> Explanation
 //
 // Errors are a [fleetapi.Error]. Read a StartResponse with a JSON decoder, not
 // to the end of the body: the body ends when the start does. Closing the
@@ -59,10 +59,13 @@ type Status struct {
 // DoorStatus is one IMDS door.
 type DoorStatus struct {
 	Name string `json:"name"`
+	Kind string `json:"kind"`
 	Addr string `json:"addr"`
 	// Captured is the address whose connections are sent to this door,
 	// 169.254.169.254:80; empty if none are.
 	Captured string `json:"captured,omitempty"`
+	// Shut is why it is shut; empty while it is open.
+	Shut string `json:"shut,omitempty"`
 }
 
 func (a *Agent) controlHandler() http.Handler {
@@ -153,6 +156,9 @@ func (a *Agent) imdsFor(workload string, by evidence.Evidence) string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, d := range a.doors {
+		if d.Kind() != KindLoopback {
+			continue // not where a program of the host asks by an address
+		}
 		ev := evidence.Evidence{Door: d.Name(), Selectors: by.Selectors}
 		p, err := book.find(sought{ev: ev})
 		if err == nil && sameResource(p.Resource, workload) {
@@ -172,7 +178,11 @@ func (a *Agent) Status() Status {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, d := range a.doors {
-		s.Doors = append(s.Doors, DoorStatus{Name: d.Name(), Addr: d.Addr(), Captured: a.capturedAt(d)})
+		status := DoorStatus{Name: d.Name(), Kind: d.Kind(), Addr: d.Addr(), Captured: a.capturedAt(d)}
+		if why := d.Shut(); why != nil {
+			status.Shut = why.Error()
+		}
+		s.Doors = append(s.Doors, status)
 	}
 	return s
 }

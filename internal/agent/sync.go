@@ -37,9 +37,11 @@ const (
 type feed struct {
 	client *client
 	tokens *tokens.Cache
-	log    *slog.Logger
-	loads  singleflight.Group
-	ready  chan struct{} // closed when the stream first caught up
+	// instances are dropped by the same changes as tokens.
+	instances *instances
+	log       *slog.Logger
+	loads     singleflight.Group
+	ready     chan struct{} // closed when the stream first caught up
 
 	// book is what was read last; written under mu, read without.
 	book atomic.Pointer[book]
@@ -175,6 +177,7 @@ func (f *feed) lost(err error) {
 	f.mu.Unlock()
 	if problem.Is(err, problem.Unauthenticated) || problem.Is(err, problem.Denied) || problem.Is(err, problem.Revoked) {
 		f.tokens.Drop(fleetapi.Change{Revision: revision, All: true})
+		f.instances.drop(fleetapi.Change{Revision: revision, All: true})
 	}
 }
 
@@ -233,6 +236,7 @@ func (f *feed) apply(ctx context.Context, ch fleetapi.Change) error {
 	f.mu.Unlock()
 
 	f.tokens.Drop(ch)
+	f.instances.drop(ch)
 	if reload {
 		// While this lasts nothing is fresh, so that everything is asked.
 		if err := f.load(ctx); err != nil {

@@ -61,6 +61,7 @@ type ControlPlane struct {
 	kick       chan struct{} // closed to end every stream
 	token      func(fleetapi.TokenRequest) (fleetapi.TokenResponse, error)
 	events     func(fleetapi.EventsRequest) error
+	instances  map[string]fleetapi.Instance // by resource ID
 	batches    map[int64]fleetapi.EventsRequest
 	calls      map[string]int
 	minted     int
@@ -72,7 +73,7 @@ func New(t testing.TB) *ControlPlane {
 	c := &ControlPlane{
 		certLife: 24 * time.Hour, revision: 1,
 		wake: make(chan struct{}), kick: make(chan struct{}),
-		batches: map[int64]fleetapi.EventsRequest{}, calls: map[string]int{},
+		batches: map[int64]fleetapi.EventsRequest{}, calls: map[string]int{}, instances: map[string]fleetapi.Instance{},
 	}
 	c.makeCA(t)
 	pool := x509.NewCertPool()
@@ -118,6 +119,8 @@ func (c *ControlPlane) handler() http.Handler {
 	mux.HandleFunc("GET "+fleetapi.PathChanges, c.serveChanges)
 	mux.HandleFunc("POST "+fleetapi.PathToken, c.serveToken)
 	mux.HandleFunc("POST "+fleetapi.PathEvents, c.serveEvents)
+	mux.HandleFunc("POST "+fleetapi.PathInstance, c.serveInstance)
+	mux.HandleFunc("POST "+fleetapi.PathAttest, c.serveAttest)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c.mu.Lock()
 		down, evicted := c.down, c.evicted

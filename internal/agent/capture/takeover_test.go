@@ -49,6 +49,9 @@ func TestKilledAgentsLeaveNoWayOut(t *testing.T) {
 	for range 20 {
 		kill()
 		_, kill = w.agent(t, addr)
+		if got := w.ask(t, 12345, "plain"); got != mine { // service resumes
+			t.Errorf("the next agent answered %q", got)
+		}
 	}
 	close(done)
 	callers.Wait()
@@ -65,14 +68,6 @@ func TestKilledAgentsLeaveNoWayOut(t *testing.T) {
 		default:
 			t.Errorf("user %d was answered %q %d times", uid, what, n)
 		}
-	}
-	for _, uid := range []int{12345, 23456, 34567} {
-		if answers[fmt.Sprintf("%d: uid %d gid %d", uid, uid, uid)] == 0 {
-			t.Errorf("user %d was never served: %v", uid, answers)
-		}
-	}
-	if got := w.ask(t, 12345, "plain"); got != mine {
-		t.Errorf("the last agent answered %q", got)
 	}
 }
 

@@ -1,14 +1,21 @@
-// Package door is where the agent listens. A [Door] is a name, a listener and
-// what is served there; every request that comes through it carries the
-// evidence about its connection ([Caller]).
+// Package door is where the agent listens: at a loopback address ([Listen]), a
+// unix socket ([ListenUnix]), a virtual machine's interface ([ListenInterface])
+// or in a container's network namespace ([ListenNamespace]). A [Door] is a
+// name, a listener and what is served there; every request that comes through
+// it carries the evidence about its connection ([Caller]).
 //
 // What a newcomer would get wrong: evidence belongs to the connection, not to
 // the request. It is taken once, when the connection is accepted, and all
 // requests of a kept-alive connection share it. And a door is never open to
-// the network: an address that is not loopback is refused, whatever the
-// configuration says, for tokens would leave in the clear. Taking evidence can
+// the network, for tokens would leave in the clear: a loopback door refuses
+// any other address, and the doors at 169.254.169.254 are bound to one
+// interface, so that the address alone leads nobody there. Taking evidence can
 // be slow (an executable is read whole once), so it runs beside the reading of
 // the first request, and never in the way of other connections.
+//
+// Interfaces and namespaces come and go while the agent runs. Such a door
+// opens when its place is there and is shut when it is gone, connections and
+// all: what has the same name later is another place.
 package door
 
 import (
@@ -20,6 +27,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/innate-id/innate/internal/evidence"
@@ -42,7 +50,9 @@ const (
 // Config is what a door is, but for its listener.
 type Config struct {
 	// Name is what placements call it.
-	Name    string
+	Name string
+	// Kind is the sort of door, for people.
+	Kind    string
 	Handler http.Handler
 	// Identify takes the evidence about a connection's peer.
 	Identify func(net.Conn) (evidence.Evidence, error)
@@ -57,10 +67,26 @@ type Config struct {
 
 // Door listens and, once [Door.Serve] is called, answers.
 type Door struct {
-	name     string
+	cfg  Config
+	addr string
+	// unwatch ends the watch over a place that comes and goes and waits for
+	// its end; nil where the place stays.
+	unwatch func()
+
+	mu      sync.Mutex // guards what follows
+	open    *opening   // nil while the door is shut
+	why     error      // why it is shut
+	serving bool
+	closed  bool
+}
+
+// opening is one listener of a door, with all that came in through it.
+type opening struct {
 	listener net.Listener
+	identify func(net.Conn) (evidence.Evidence, error)
 	server   *http.Server
-	done     chan struct{} // closed when serving has ended; nil before Serve
+	done     chan struct{} // closed when serving has ended; nil before that began
+	after    func()        // undoes what was done to open; may be nil
 }
 
 // Listen opens a door on a loopback TCP address, "127.0.0.1:0" or "[::1]:50342".
@@ -69,9 +95,7 @@ func Listen(ctx context.Context, cfg Config, addr string) (*Door, error) {
 	if err := CheckLoopback(addr); err != nil {
 		return nil, fmt.Errorf("door %s: %w", cfg.Name, err)
 	}
-	var lc net.ListenConfig
-	lc.SetMultipathTCP(false) // the kernel's record of a caller is on one TCP socket
-	l, err := lc.Listen(ctx, "tcp", addr)
+	l, err := listenConfig().Listen(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("door %s: listening: %w", cfg.Name, err)
 	}
@@ -101,6 +125,14 @@ func ListenUnix(ctx context.Context, cfg Config, path string, mode os.FileMode) 
 	return New(cfg, l), nil
 }
 
+// listenConfig is for TCP. Not multipath TCP, which Go would take: a second
+// path of a connection could come from anywhere, and evidence is about one.
+func listenConfig() *net.ListenConfig {
+	lc := new(net.ListenConfig)
+	lc.SetMultipathTCP(false)
+	return lc
+}
+
 // removeStale takes away the socket of an agent that died; one that answers
 // belongs to an agent that lives.
 func removeStale(path string) error {
@@ -126,29 +158,35 @@ func removeStale(path string) error {
 
 // New makes a door of a listener that is open already and becomes the door's.
 func New(cfg Config, l net.Listener) *Door {
+	d := &Door{cfg: cfg, addr: l.Addr().String()}
+	d.set(&opening{listener: l, identify: cfg.Identify})
+	return d
+}
+
+func (d *Door) server(identify func(net.Conn) (evidence.Evidence, error)) *http.Server {
 	open := new(connections)
-	return &Door{name: cfg.Name, listener: l, server: &http.Server{
-		Handler:           limited(cfg.Handler),
+	return &http.Server{
+		Handler:           limited(d.cfg.Handler),
 		ReadHeaderTimeout: headerTimeout,
-		WriteTimeout:      cfg.AnswerTimeout,
+		WriteTimeout:      d.cfg.AnswerTimeout,
 		IdleTimeout:       idleTimeout,
 		// net/http adds 4096 bytes of slack of its own.
 		MaxHeaderBytes: MaxHeader - 4096,
 		// No ReadTimeout: its deadline would also end the watch for a client
 		// that goes away, and with it a request that waits for the control plane.
 		DisableGeneralOptionsHandler: true, // "OPTIONS *" is refused like the rest
-		ErrorLog:                     slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
+		ErrorLog:                     slog.NewLogLogger(d.cfg.Log.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			id := &identified{done: make(chan struct{})}
 			open.add(c, id)
 			go func() {
 				defer close(id.done)
-				id.take(c, cfg)
+				id.take(c, identify, d.cfg.Admit)
 			}()
 			return context.WithValue(ctx, callerKey{}, id)
 		},
 		ConnState: open.state,
-	}}
+	}
 }
 
 // limited bounds a body in length and in time, also one that nobody reads:
@@ -177,30 +215,101 @@ func CheckLoopback(addr string) error {
 }
 
 // Name returns the door's name.
-func (d *Door) Name() string { return d.name }
+func (d *Door) Name() string { return d.cfg.Name }
 
-// Addr returns where the door listens.
-func (d *Door) Addr() string { return d.listener.Addr().String() }
+// Kind returns what sort of door it is.
+func (d *Door) Kind() string { return d.cfg.Kind }
+
+// Addr returns where the door listens, or would.
+func (d *Door) Addr() string { return d.addr }
+
+// Shut says why the door is shut; nil while it is open.
+func (d *Door) Shut() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.why
+}
 
 // Serve begins to answer and returns at once.
 func (d *Door) Serve() {
-	d.done = make(chan struct{})
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.serving = true
+	if d.open != nil {
+		d.open.serve()
+	}
+}
+
+// set makes o what the door is open at; a door that was closed meanwhile
+// stays so.
+func (d *Door) set(o *opening) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		o.cut()
+		return
+	}
+	o.server = d.server(o.identify)
+	d.open, d.why = o, nil
+	if d.serving {
+		o.serve()
+	}
+}
+
+// shut cuts off all that came in: the place it came from is gone.
+func (d *Door) shut(why error) {
+	d.mu.Lock()
+	o := d.open
+	d.open, d.why = nil, why
+	d.mu.Unlock()
+	if o != nil {
+		o.cut()
+	}
+}
+
+func (o *opening) serve() {
+	o.done = make(chan struct{})
 	go func() {
-		defer close(d.done)
-		_ = d.server.Serve(d.listener) // always http.ErrServerClosed or the listener's end
+		defer close(o.done)
+		_ = o.server.Serve(o.listener) // always http.ErrServerClosed or the listener's end
 	}()
+}
+
+// cut ends an opening at once.
+func (o *opening) cut() {
+	if o.done != nil {
+		_ = o.server.Close() // closes the listener and every connection; nothing is left to be done about an error
+		<-o.done
+	}
+	_ = o.listener.Close() // closed already, where it was served
+	if o.after != nil {
+		o.after()
+	}
 }
 
 // Close stops listening, lets the requests under way end until ctx does, and
 // then cuts them off.
 func (d *Door) Close(ctx context.Context) error {
-	if d.done == nil {
-		return d.listener.Close()
+	d.mu.Lock()
+	d.closed = true
+	d.mu.Unlock()
+	if d.unwatch != nil {
+		d.unwatch()
 	}
-	err := d.server.Shutdown(ctx)
-	if err != nil {
-		err = d.server.Close()
+	d.mu.Lock()
+	o := d.open
+	d.open, d.why = nil, errors.New("the agent has closed it")
+	d.mu.Unlock()
+	if o == nil {
+		return nil
 	}
-	<-d.done
+	var err error
+	if o.done != nil {
+		err = o.server.Shutdown(ctx)
+		if err != nil {
+			err = o.server.Close()
+		}
+	}
+	o.cut()
 	return err
 }

@@ -23,15 +23,15 @@ type identified struct {
 }
 
 // take takes the evidence about c, and closes c if it is not admitted.
-func (id *identified) take(c net.Conn, cfg Config) {
-	id.ev, id.err = cfg.Identify(c)
+func (id *identified) take(c net.Conn, identify func(net.Conn) (evidence.Evidence, error), admit func(evidence.Evidence, string) (func(), bool)) {
+	id.ev, id.err = identify(c)
 	if id.err == nil {
 		id.text = id.ev.String()
 	}
-	if cfg.Admit == nil {
+	if admit == nil {
 		return
 	}
-	left, ok := cfg.Admit(id.ev, id.text)
+	left, ok := admit(id.ev, id.text)
 	if !ok {
 		id.err = errors.New("the connection was not admitted")
 		c.Close()

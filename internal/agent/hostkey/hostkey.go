@@ -222,6 +222,13 @@ func (k *Key) Host() string {
 	return k.meta.Host
 }
 
+// Tenant returns the id of the tenant that the host is in, "" before enrolment.
+func (k *Key) Tenant() string {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	return k.meta.Tenant
+}
+
 // Expires returns when the certificate ends, the zero time before enrolment.
 func (k *Key) Expires() time.Time {
 	k.mu.RLock()

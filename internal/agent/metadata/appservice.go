@@ -70,6 +70,9 @@ func (d *appService) answer(r *http.Request) (any, error) {
 	if err := guard(r); err != nil {
 		return nil, err
 	}
+	if err := bodyless(r); err != nil {
+		return nil, err
+	}
 	q, queryErr := ParseQuery(r.URL.RawQuery, appServiceVersion)
 	header := "X-IDENTITY-HEADER"
 	if q.APIVersion == appService2017 {

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/innate-id/innate/internal/fleetapi"
 	"github.com/innate-id/innate/internal/problem"
 )
 
@@ -12,55 +13,114 @@ import (
 // "IMDS" in it before they believe that they speak to one.
 const ServerIMDS = "IMDS/150.870.65.1854"
 
-// imds serves the instance metadata service's token endpoint:
+// imds serves the instance metadata service:
 //
 //	GET /metadata/identity/oauth2/token?api-version=2018-02-01&resource=...
+//	GET /metadata/identity/info?api-version=2018-02-01
+//	GET /metadata/instance[/compute/...]?api-version=2021-02-01[&format=text]
+//	GET /metadata/attested/document?api-version=2020-09-01[&nonce=...]
+//	GET /metadata/scheduledevents?api-version=2020-07-01
+//	GET /metadata/versions
 //	Metadata: true
-type imds struct{ Agent }
+//
+// Whoever was placed may know what it is; only a token is subject to caller
+// rules, for it alone gives rights.
+type imds struct {
+	Agent
+	// name is the dialect's, for the log.
+	name string
+	// token answers a request for a token.
+	token func(w http.ResponseWriter, r *http.Request) (any, error)
+}
 
 // IMDS returns the handler of an IMDS door.
-func IMDS(a Agent) http.Handler { return &imds{a} }
+func IMDS(a Agent) http.Handler {
+	d := &imds{Agent: a, name: "imds"}
+	d.token = d.imdsToken
+	return d
+}
 
 func (d *imds) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Server", ServerIMDS)
 	id := begin(w)
-	body, err := d.answer(r)
+	path, err := path(r)
+	var body any
+	if err == nil {
+		body, err = d.answer(w, r, path)
+	}
 	if err == nil {
 		write(w, http.StatusOK, body)
 		return
 	}
 	p := problem.Of(err)
-	d.failed(r, "imds", id, p)
-	status, words := imdsError(p)
+	d.failed(r, d.name, id, p)
+	status, words := imdsWords(path, p)
 	refusal(w, r, status)
 	write(w, status, words)
 }
 
-func (d *imds) answer(r *http.Request) (any, error) {
-	path, err := path(r)
-	if err != nil {
-		return nil, err
-	}
+// The paths. Everything below pathInstance is one document's.
+const (
+	pathToken    = "/metadata/identity/oauth2/token"
+	pathInfo     = "/metadata/identity/info"
+	pathVersions = "/metadata/versions"
+	pathInstance = "/metadata/instance"
+	pathAttested = "/metadata/attested/document"
+	pathEvents   = "/metadata/scheduledevents"
+)
+
+func (d *imds) answer(w http.ResponseWriter, r *http.Request, path string) (any, error) {
 	// An unknown path is 404 before anything else: clients probe for newer
-	// endpoints without the header and take 400 for a yes.
-	switch path {
-	case "/metadata/identity/oauth2/token", "/metadata/versions":
+	// endpoints without the header and take 400 for a yes. So is the path of
+	// load balancers, of which there are none.
+	document, below := path, ""
+	if rest, ok := strings.CutPrefix(path, pathInstance+"/"); ok {
+		document, below = pathInstance, rest
+	}
+	switch document {
+	case pathToken, pathInfo, pathVersions, pathInstance, pathAttested, pathEvents:
 	default:
 		return nil, problem.Errorf(problem.UnknownType, "Not found")
 	}
-	if err := get(r); err != nil {
+	if err := asked(r); err != nil {
 		return nil, err
+	}
+	switch document {
+	case pathToken:
+		return d.token(w, r)
+	case pathInfo:
+		return d.info(r)
+	case pathInstance:
+		return d.instance(r, below)
+	case pathAttested:
+		return d.attested(r)
+	case pathEvents:
+		return d.events(r)
+	}
+	return imdsVersions{imdsKnown}, nil
+}
+
+// asked refuses what is no plain request of a local program that knows what
+// it asks.
+func asked(r *http.Request) error {
+	if err := get(r); err != nil {
+		return err
 	}
 	if err := guard(r); err != nil {
-		return nil, err
+		return err
 	}
+	if err := bodyless(r); err != nil {
+		return err
+	}
+	return marked(r)
+}
+
+// marked asks for the header that no browser and no proxy adds by itself.
+func marked(r *http.Request) error {
 	if v, ok := one(r, "Metadata"); !ok || !strings.EqualFold(v, "true") {
-		return nil, problem.Errorf(problem.Invalid, "Required metadata header not specified")
+		return problem.Errorf(problem.Invalid, "Required metadata header not specified")
 	}
-	if path == "/metadata/versions" {
-		return imdsVersions{imdsKnown}, nil
-	}
-	return d.tokenBody(r)
+	return nil
 }
 
 // imdsToken is the answer; members in alphabetical order, numbers as strings:
@@ -76,7 +136,7 @@ type imdsToken struct {
 	TokenType    string `json:"token_type"`
 }
 
-func (d *imds) tokenBody(r *http.Request) (any, error) {
+func (d *imds) imdsToken(_ http.ResponseWriter, r *http.Request) (any, error) {
 	q, err := ParseQuery(r.URL.RawQuery, imdsVersion)
 	if err != nil {
 		return nil, err
@@ -85,16 +145,20 @@ func (d *imds) tokenBody(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	tok, err := d.token(r.Context(), c, q)
+	tok, err := d.Agent.token(r.Context(), c, q)
 	if err != nil {
 		return nil, err
 	}
-	left := remaining(tok.Expires, d.Now())
+	return d.tokenBody(tok, q), nil
+}
+
+func (a *Agent) tokenBody(tok fleetapi.TokenResponse, q Query) imdsToken {
+	left := remaining(tok.Expires, a.Now())
 	return imdsToken{
 		AccessToken: tok.AccessToken, ClientID: tok.ClientID,
 		ExpiresIn: left, ExpiresOn: unix(tok.Expires), ExtExpiresIn: left, NotBefore: unix(tok.NotBefore),
 		Resource: q.Resource, TokenType: "Bearer",
-	}, nil
+	}
 }
 
 // imdsVersion takes every date since the token endpoint began: hand-written
@@ -114,12 +178,22 @@ type imdsVersions struct {
 	APIVersions []string `json:"apiVersions"`
 }
 
-// imdsKnown are the published versions from the first that we take.
+// imdsKnown are the published versions.
 var imdsKnown = []string{
-	"2018-02-01", "2018-04-02", "2018-10-01", "2019-02-01", "2019-03-11", "2019-04-30", "2019-06-01", "2019-06-04",
+	"2017-03-01", "2017-04-02", "2017-08-01", "2017-10-01", "2017-12-01", "2018-02-01", "2018-04-02", "2018-10-01", "2019-02-01", "2019-03-11", "2019-04-30", "2019-06-01", "2019-06-04",
 	"2019-08-01", "2019-08-15", "2019-11-01", "2020-06-01", "2020-07-15", "2020-09-01", "2020-10-01", "2020-12-01",
 	"2021-01-01", "2021-02-01", "2021-03-01", "2021-05-01", "2021-10-01", "2021-11-01", "2021-11-15", "2021-12-13",
 	"2023-07-01", "2023-11-15",
+}
+
+// imdsWords puts a problem in the words of the document at path.
+func imdsWords(path string, p *problem.Error) (int, any) {
+	for _, document := range []string{pathInstance, pathVersions, pathAttested, pathEvents} {
+		if path == document || strings.HasPrefix(path, document+"/") {
+			return documentError(p)
+		}
+	}
+	return imdsError(p)
 }
 
 type imdsProblem struct {
@@ -128,7 +202,7 @@ type imdsProblem struct {
 }
 
 // imdsError puts a problem in the dialect's words.
-func imdsError(p *problem.Error) (int, imdsProblem) {
+func imdsError(p *problem.Error) (int, any) {
 	row, ok := imdsTable[p.Kind]
 	if !ok {
 		row = imdsTable[problem.Internal]

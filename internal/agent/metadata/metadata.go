@@ -11,10 +11,10 @@
 package metadata
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
+	"encoding/binary"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"strconv"
 	"time"
@@ -46,6 +46,16 @@ type Agent struct {
 	Started func(ctx context.Context, secret string) (Caller, error)
 	// Token returns a token for the caller.
 	Token func(ctx context.Context, c Caller, q Query) (fleetapi.TokenResponse, error)
+	// Instance returns what the caller's workload is.
+	Instance func(ctx context.Context, c Caller) (fleetapi.Instance, error)
+	// Attest returns a signed statement of that, a PKCS #7 SignedData in DER.
+	// nonce may be empty.
+	Attest func(ctx context.Context, c Caller, nonce string) ([]byte, error)
+	// Tenant returns the id of the tenant that the host is in.
+	Tenant func() string
+	// Interfaces are what the host knows of the network of whoever comes in by
+	// the door.
+	Interfaces []Interface
 
 	Now func() time.Time
 	Log *slog.Logger
@@ -72,31 +82,59 @@ func (a *Agent) failed(r *http.Request, dialect, id string, p *problem.Error) {
 	if p.Kind == problem.Internal {
 		level = slog.LevelError
 	}
-	a.Log.LogAttrs(r.Context(), level, "token request refused", slog.String("dialect", dialect),
+	a.Log.LogAttrs(r.Context(), level, "metadata request refused", slog.String("dialect", dialect),
 		slog.String("request", id), slog.String("kind", string(p.Kind)), slog.Any("err", p))
 }
 
 // begin sets the headers that every answer has and returns the request's id.
 func begin(w http.ResponseWriter) string {
-	id := uuid.NewString()
+	id := requestID()
 	h := w.Header()
-	h.Set("X-Ms-Request-Id", id)
-	h.Set("Content-Type", "application/json; charset=utf-8")
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
+	h["X-Ms-Request-Id"] = []string{id}
+	h["Content-Type"], h["Cache-Control"], h["X-Content-Type-Options"] = typeJSON, noStore, noSniff
 	return id
 }
 
-// write sends body as JSON.
+// requestID is a random GUID. It names a request, and need not be hard to guess.
+func requestID() string {
+	var id uuid.UUID
+	binary.NativeEndian.PutUint64(id[:8], rand.Uint64())
+	binary.NativeEndian.PutUint64(id[8:], rand.Uint64())
+	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80 // version 4, as RFC 9562 has it
+	return id.String()
+}
+
+// Values that every answer shares; whoever sets a header puts another in its
+// place.
+var (
+	typeJSON = []string{"application/json; charset=utf-8"}
+	noStore  = []string{"no-store"}
+	noSniff  = []string{"nosniff"}
+)
+
+// plain is an answer that is sent as text.
+type plain string
+
+// write sends body as JSON, or as it is if it is [plain].
 func write(w http.ResponseWriter, status int, body any) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false) // audiences are echoed as they were written
-	if err := enc.Encode(body); err != nil {
+	switch body := body.(type) {
+	case answer:
+		writeAnswer(w, status, body)
+		return
+	case plain:
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		send(w, status, []byte(body))
+		return
+	}
+	text, err := marshal(body)
+	if err != nil {
 		http.Error(w, `{"error":"unknown"}`, http.StatusInternalServerError)
 		return
 	}
-	text := bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+	send(w, status, text)
+}
+
+func send(w http.ResponseWriter, status int, text []byte) {
 	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
 	w.WriteHeader(status)
 	// A client that went away is no fault of ours.

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -39,15 +40,18 @@ var (
 	clientIDKeys   = []string{"client_id", "clientid"}
 	objectIDKeys   = []string{"object_id", "principal_id"}
 	resourceIDKeys = []string{"msi_res_id", "mi_res_id"}
+
+	// readKeys are all that is read.
+	readKeys = slices.Concat([]string{"api-version", "resource", "bypass_cache", "token_sha256_to_refresh", "format", "nonce"}, clientIDKeys, objectIDKeys, resourceIDKeys)
 )
 
 // ParseQuery reads the query of a token request. version says whether the
 // dialect takes an api-version. With an error, APIVersion is what was written,
 // if that could be read at all.
 func ParseQuery(raw string, version func(string) error) (Query, error) {
-	values, err := url.ParseQuery(raw)
+	values, err := values(raw)
 	if err != nil {
-		return Query{}, &problem.Error{Kind: problem.Invalid, Detail: "the query string does not parse", Err: err}
+		return Query{}, err
 	}
 	q := Query{APIVersion: values.Get("api-version")}
 	if err := once(values); err != nil {
@@ -59,27 +63,37 @@ func ParseQuery(raw string, version func(string) error) (Query, error) {
 	if err := version(q.APIVersion); err != nil {
 		return q, err
 	}
+	return q, q.read(values)
+}
+
+// values reads a query or a form.
+func values(raw string) (url.Values, error) {
+	v, err := url.ParseQuery(raw)
+	if err != nil {
+		return nil, &problem.Error{Kind: problem.Invalid, Detail: "the query string does not parse", Err: err}
+	}
+	return v, nil
+}
+
+// read fills in what is asked for.
+func (q *Query) read(values url.Values) error {
 	if q.Resource = values.Get("resource"); q.Resource == "" {
-		return q, problem.Errorf(problem.MissingParameter, "Required query variable 'resource' is missing")
+		return problem.Errorf(problem.MissingParameter, "Required query variable 'resource' is missing")
 	}
 	if len(q.Resource) > MaxResource || !printable(q.Resource) {
-		return q, problem.Errorf(problem.Invalid, "Query variable 'resource' must be at most %d printable ASCII characters", MaxResource)
+		return problem.Errorf(problem.Invalid, "Query variable 'resource' must be at most %d printable ASCII characters", MaxResource)
 	}
 	q.BypassCache = strings.EqualFold(values.Get("bypass_cache"), "true")
 	if q.RefreshSHA256 = strings.ToLower(values.Get("token_sha256_to_refresh")); q.RefreshSHA256 != "" && !hexDigest(q.RefreshSHA256) {
-		return q, problem.Errorf(problem.Invalid, "Query variable 'token_sha256_to_refresh' must be a SHA-256 digest in hex")
+		return problem.Errorf(problem.Invalid, "Query variable 'token_sha256_to_refresh' must be a SHA-256 digest in hex")
 	}
-	return q, selector(&q, values)
+	return selector(q, values)
 }
 
 // once refuses a key that we read and that is there twice: two readers could
 // take two different ones.
 func once(values url.Values) error {
-	keys := []string{"api-version", "resource", "bypass_cache", "token_sha256_to_refresh"}
-	for _, group := range [][]string{clientIDKeys, objectIDKeys, resourceIDKeys} {
-		keys = append(keys, group...)
-	}
-	for _, k := range keys {
+	for _, k := range readKeys {
 		if len(values[k]) > 1 {
 			return problem.Errorf(problem.Invalid, "Query variable '%s' is given more than once", k)
 		}
@@ -195,6 +209,12 @@ func guard(r *http.Request) error {
 	if !literalHost(r.Host) {
 		return problem.Errorf(problem.Invalid, "Header 'Host' must be an IP address or localhost")
 	}
+	return nil
+}
+
+// bodyless refuses a body where none has a meaning: what is left of it could
+// be read as another request.
+func bodyless(r *http.Request) error {
 	if r.ContentLength != 0 {
 		return problem.Errorf(problem.Invalid, "The request must not have a body")
 	}
