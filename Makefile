@@ -41,5 +41,8 @@ fuzz: ## each fuzz target for 20 seconds
 bench: ## benchmarks; see bench/README.md for the method
 	$(GO) test -run '^$$' -bench . -benchtime 2s ./bench/...
 
+generate: ## build the programs for the kernel anew (clang 14, as Debian 12 has it)
+	$(GO) generate ./...
+
 clean: ## remove what was built
 	rm -rf $(BIN) e2e/js/node_modules

@@ -19,6 +19,10 @@ command -v podman >/dev/null 2>&1 || want="$want podman"
 command -v runc >/dev/null 2>&1 || want="$want runc"
 command -v containerd >/dev/null 2>&1 || want="$want containerd"
 [ -x /bin/busybox ] || want="$want busybox-static"
+# The programs for the kernel are built anew, to compare them with what is checked in.
+command -v clang >/dev/null 2>&1 || want="$want clang"
+command -v llvm-strip >/dev/null 2>&1 || want="$want llvm"
+[ -e /usr/include/bpf/bpf_helpers.h ] || want="$want libbpf-dev"
 if [ -n "$want" ]; then
 	if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
 		echo "deps: missing:$want; install them (Debian: apt-get install$want) and run make deps again" >&2

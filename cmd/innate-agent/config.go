@@ -20,6 +20,7 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"github.com/innate-id/innate/internal/agent"
+	"github.com/innate-id/innate/internal/agent/capture"
 	"github.com/innate-id/innate/internal/agent/handover"
 	"github.com/innate-id/innate/internal/agent/limit"
 	"github.com/innate-id/innate/internal/agent/metadata"
@@ -57,6 +58,9 @@ type config struct {
 	// name them. The name "run" is taken: it means programs started through the
 	// control socket.
 	Doors []doorConfig `yaml:"doors"`
+	// capture takes the connections of this host's programs to 169.254.169.254
+	// to the agent, which then knows who made them.
+	Capture captureConfig `yaml:"capture"`
 	// app_listen is where the App Service dialect is spoken to started
 	// programs, a loopback address and a port. Default 127.0.0.1:0, any port.
 	AppListen string `yaml:"app_listen"`
@@ -83,6 +87,51 @@ type config struct {
 	// nothing from the others. Who is over them waits its turn, or is refused
 	// with 429.
 	Limits limits `yaml:"limits"`
+}
+
+// captureConfig is agent.CaptureConfig in the file's words. It takes a kernel of
+// 5.15 or later with BTF, cgroup v2, and the capabilities CAP_BPF, CAP_PERFMON
+// and CAP_NET_ADMIN; where it cannot be had the agent says why and does not
+// start. Capture outlives the agent: while none runs, connections are refused,
+// until "innate-agent capture off".
+type captureConfig struct {
+	// enabled turns capture on. Default false.
+	Enabled bool `yaml:"enabled"`
+	// door is what placements call the captured address. Default "host".
+	Door string `yaml:"door"`
+	// cgroups are those whose programs are captured, with all below them, as
+	// /proc/PID/cgroup has them after "0::": /system.slice. They must exist
+	// when the agent starts. Default: all programs. On a machine that itself
+	// lives in a cloud, programs elsewhere keep that cloud's own service.
+	Cgroups []string `yaml:"cgroups"`
+	// listen is where captured connections are sent, an IPv4 loopback address
+	// and a port, best one below 1024. Default 127.254.169.254:254.
+	Listen string `yaml:"listen"`
+	// root is the cgroup below which connections are looked at at all. Default
+	// "/"; anything else is for trying things out.
+	Root string `yaml:"root"`
+	// bpffs is where the bpf filesystem is mounted, or will be. Default
+	// /sys/fs/bpf.
+	BPFFS string `yaml:"bpffs"`
+}
+
+// config returns nil where capture is off; settings without it are a mistake.
+func (c captureConfig) config() (*agent.CaptureConfig, error) {
+	if !c.Enabled {
+		if c.Door != "" || c.Cgroups != nil || c.Listen != "" || c.Root != "" || c.BPFFS != "" {
+			return nil, errors.New("capture has settings and is not on: add enabled: true, or take them out")
+		}
+		return nil, nil
+	}
+	out := &agent.CaptureConfig{Door: c.Door, Config: capture.Config{BPFFS: c.BPFFS, Root: c.Root, Cgroups: c.Cgroups}}
+	if c.Listen != "" {
+		at, err := netip.ParseAddrPort(c.Listen)
+		if err != nil {
+			return nil, fmt.Errorf("capture.listen %q: an IP address and a port were expected, 127.254.169.254:254", c.Listen)
+		}
+		out.Listen = at
+	}
+	return out, nil
 }
 
 // limits are [limit.Config] in the file's words. What is absent has its default.
@@ -257,6 +306,9 @@ func (c *config) agent() (agent.Config, error) {
 		cfg.Doors = append(cfg.Doors, read)
 	}
 	var err error
+	if cfg.Capture, err = c.Capture.config(); err != nil {
+		faults = append(faults, err)
+	}
 	if cfg.CA, err = readCA(c.ControlPlaneCA); err != nil {
 		faults = append(faults, err)
 	}

@@ -2,6 +2,7 @@
 // the identities that the control plane placed there.
 //
 //	innate-agent --config /etc/innate/agent.yaml [--check]
+//	innate-agent capture off
 //
 // It prints one line that begins with "ready" when it answers, logs to
 // standard error, and stops in good order on SIGTERM. On SIGHUP it looks
@@ -57,14 +58,9 @@ func command(stdout, stderr io.Writer) *cobra.Command {
 	var file string
 	var check bool
 	cmd := &cobra.Command{
-		Use:   "innate-agent --config FILE",
-		Short: "Answer this host's programs with their identities' tokens",
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return misuse{fmt.Errorf("argument %q: none is expected", args[0])}
-			}
-			return nil
-		},
+		Use:           "innate-agent --config FILE",
+		Short:         "Answer this host's programs with their identities' tokens",
+		Args:          noArgs,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -92,5 +88,14 @@ func command(stdout, stderr io.Writer) *cobra.Command {
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return misuse{err} })
 	cmd.Flags().StringVar(&file, "config", "", "the configuration, a YAML file")
 	cmd.Flags().BoolVar(&check, "check", false, "only check the configuration")
+	cmd.CompletionOptions.DisableDefaultCmd = true
+	cmd.AddCommand(captureCommand(stdout))
 	return cmd
+}
+
+func noArgs(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return misuse{fmt.Errorf("argument %q: none is expected", args[0])}
+	}
+	return nil
 }

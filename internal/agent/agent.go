@@ -27,6 +27,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/innate-id/innate/internal/agent/caller"
+	"github.com/innate-id/innate/internal/agent/capture"
 	"github.com/innate-id/innate/internal/agent/door"
 	"github.com/innate-id/innate/internal/agent/handover"
 	"github.com/innate-id/innate/internal/agent/hostkey"
@@ -70,6 +71,8 @@ type Config struct {
 	EnrolCertificateFile, EnrolKeyFile string
 	// Doors are where IMDS is spoken.
 	Doors []DoorConfig
+	// Capture takes connections to 169.254.169.254 in; nil leaves them alone.
+	Capture *CaptureConfig
 	// AppListen is where the App Service dialect is spoken, "127.0.0.1:0" if empty.
 	AppListen string
 	// ControlSocket is the path of the control socket; empty for none.
@@ -110,6 +113,7 @@ type Agent struct {
 	feed    *feed
 	starts  *starts
 	callers *caller.Identifier
+	capture *capture.Capture // nil where nothing is captured
 	limits  *limit.Limiter
 	audited *seen
 	metrics *metrics.Metrics // nil without MetricsListen
@@ -151,6 +155,11 @@ func (c *Config) fill() {
 	if c.Offline == "" {
 		c.Offline = OfflineServe
 	}
+	if c.Capture != nil && c.Capture.Door == "" {
+		named := *c.Capture
+		named.Door = CapturedDoor
+		c.Capture = &named
+	}
 	if c.Limits == nil {
 		limits := limit.Default()
 		c.Limits = &limits
@@ -188,6 +197,9 @@ func (c *Config) check() error {
 		if err := door.CheckLoopback(c.MetricsListen); err != nil {
 			fault("metrics: %w (or the path of a socket, from / on)", err)
 		}
+	}
+	if err := c.checkCapture(); err != nil {
+		faults = append(faults, err)
 	}
 	faults = append(faults, checkDoors(c.Doors)...)
 	return errors.Join(faults...)
@@ -310,6 +322,9 @@ func lock(dir string) (*os.File, error) {
 func (a *Agent) bind(ctx context.Context) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if err := a.openCapture(ctx); err != nil {
+		return err
+	}
 	for _, d := range a.cfg.Doors {
 		opened, err := a.openDoor(ctx, d)
 		if err != nil {
@@ -318,7 +333,7 @@ func (a *Agent) bind(ctx context.Context) error {
 		a.doors = append(a.doors, opened)
 	}
 	var err error
-	if a.app, err = door.Listen(ctx, a.door(RunDoor, metadata.AppService(a.dialects())), a.cfg.AppListen); err != nil {
+	if a.app, err = a.listen(ctx, a.door(RunDoor, metadata.AppService(a.dialects())), a.cfg.AppListen); err != nil {
 		return err
 	}
 	if a.scrape, err = a.listenMetrics(ctx); err != nil {
@@ -399,6 +414,7 @@ func (a *Agent) Close() {
 			a.log.Warn("door not closed in good order", "door", d.Name(), "err", err)
 		}
 	}
+	a.closeCapture()
 	for _, k := range keys {
 		k.Close()
 	}

@@ -78,6 +78,9 @@ type DoorStatus struct {
 	Name string `json:"name"`
 	Kind string `json:"kind"`
 	Addr string `json:"addr"`
+	// Captured is the address whose connections are sent to this door,
+	// 169.254.169.254:80; empty if none are.
+	Captured string `json:"captured,omitempty"`
 	// Shut is why it is shut; empty while it is open.
 	Shut string `json:"shut,omitempty"`
 }
@@ -207,7 +210,7 @@ func (a *Agent) Status() Status {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, d := range a.doors {
-		status := DoorStatus{Name: d.Name(), Kind: d.Kind(), Addr: d.Addr()}
+		status := DoorStatus{Name: d.Name(), Kind: d.Kind(), Addr: d.Addr(), Captured: a.capturedAt(d)}
 		if why := d.Shut(); why != nil {
 			status.Shut = why.Error()
 		}

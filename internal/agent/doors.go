@@ -222,7 +222,7 @@ func (a *Agent) openDoor(ctx context.Context, d DoorConfig) (*door.Door, error) 
 	case KindVMExtension:
 		old := a.door(d.Name, metadata.VMExtension(dialects))
 		old.Kind = cfg.Kind
-		return door.Listen(ctx, old, d.listen())
+		return a.listen(ctx, old, d.listen())
 	case KindArc:
 		keys, err := metadata.OpenKeys(d.keyDir())
 		if err != nil {
@@ -231,9 +231,9 @@ func (a *Agent) openDoor(ctx context.Context, d DoorConfig) (*door.Door, error) 
 		a.keys = append(a.keys, keys)
 		old := a.door(d.Name, metadata.Arc(dialects, keys))
 		old.Kind = cfg.Kind
-		return door.Listen(ctx, old, d.listen())
+		return a.listen(ctx, old, d.listen())
 	}
-	return door.Listen(ctx, cfg, d.listen())
+	return a.listen(ctx, cfg, d.listen())
 }
 
 // enter takes evidence in a container's network namespace.

@@ -1,0 +1,88 @@
+package agenttest
+
+import (
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Netns is a network namespace of a test's own. Loopback has 169.254.169.254
+// there, as if this machine lived in a cloud: what falls through a capture can
+// be answered by somebody, and seen to be.
+type Netns struct{ file *os.File }
+
+// NewNetns makes a network namespace; it ends with the test.
+func NewNetns(t testing.TB) *Netns {
+	t.Helper()
+	n := &Netns{}
+	elsewhere(t, func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return err
+		}
+		f, err := os.Open("/proc/thread-self/ns/net")
+		if err != nil {
+			return err
+		}
+		n.file = f
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		addr := &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(169, 254, 169, 254).To4(), Mask: net.CIDRMask(32, 32)}}
+		if err := netlink.AddrAdd(lo, addr); err != nil {
+			return err
+		}
+		return netlink.LinkSetUp(lo)
+	})
+	t.Cleanup(func() { n.file.Close() })
+	return n
+}
+
+// In runs f in the namespace: what it opens, and processes that it starts, are
+// there; what goes on in other goroutines is not.
+func (n *Netns) In(t testing.TB, f func() error) {
+	t.Helper()
+	elsewhere(t, func() error {
+		if err := unix.Setns(int(n.file.Fd()), unix.CLONE_NEWNET); err != nil {
+			return err
+		}
+		return f()
+	})
+}
+
+// elsewhere runs f on a thread that is thrown away after it.
+func elsewhere(t testing.TB, f func() error) {
+	t.Helper()
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // and never unlocked
+		done <- f()
+	}()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Process is a process that begins in the cgroup of which dir is the folder,
+// as a user.
+func Process(t testing.TB, dir string, uid uint32, name string, args ...string) *exec.Cmd {
+	t.Helper()
+	f, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	cmd := exec.CommandContext(t.Context(), name, args...)
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(f.Fd())}
+	if uid != 0 {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uid, Gid: uid}
+	}
+	return cmd
+}

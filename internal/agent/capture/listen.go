@@ -1,0 +1,152 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/innate-id/innate/internal/agent/caller"
+)
+
+// ErrNoRecord says that the kernel wrote nothing down about a connection: it
+// was not captured, and nothing may be answered.
+var ErrNoRecord = errors.New("the kernel has no record of who made this connection")
+
+// loopback is its index in every network namespace.
+const loopback = 1
+
+// Listen opens the socket that connections of this network namespace are sent
+// to.
+func (c *Capture) Listen(ctx context.Context) (*net.TCPListener, error) {
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false) // a record is on one TCP socket
+	l, err := lc.Listen(ctx, "tcp4", c.cfg.Listen.String())
+	if err != nil {
+		return nil, fmt.Errorf("listening for captured connections: %w", err)
+	}
+	tcp := l.(*net.TCPListener)
+	if err := c.AddListener(tcp); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return tcp, nil
+}
+
+// AddListener makes l, a plain TCP listener of this process at one IPv4
+// address, the one that connections of l's network namespace are sent to. When
+// l closes they are refused.
+func (c *Capture) AddListener(l *net.TCPListener) error {
+	addr := l.Addr().(*net.TCPAddr).AddrPort()
+	if !addr.Addr().Unmap().Is4() || addr.Addr().IsUnspecified() {
+		return fmt.Errorf("adding the listener %s: one IPv4 address was expected", addr)
+	}
+	err := control(l, func(fd int) error {
+		proto, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+		if err != nil {
+			return err
+		}
+		if proto != unix.IPPROTO_TCP {
+			return errors.New("it is no plain TCP socket (use net.ListenConfig.SetMultipathTCP(false))")
+		}
+		index, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX)
+		if err != nil {
+			return err
+		}
+		if index != 0 && index != loopback {
+			return errors.New("it is bound to an interface, and local connections come over loopback")
+		}
+		netns, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+		if err != nil {
+			return err
+		}
+		if err := c.kernel.Doors.Put(netns, toEndpoint(unmap(addr))); err != nil {
+			return err
+		}
+		return c.kernel.Listeners.Put(netns, uint32(fd))
+	})
+	if err != nil {
+		return fmt.Errorf("adding the listener %s: %w", addr, err)
+	}
+	return nil
+}
+
+// RemoveListener forgets the network namespace of l, for when the namespace
+// goes. Call it before l is closed.
+func (c *Capture) RemoveListener(l *net.TCPListener) error {
+	err := control(l, func(fd int) error {
+		netns, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+		if err != nil {
+			return err
+		}
+		for _, m := range []*ebpf.Map{c.kernel.Listeners, c.kernel.Doors} {
+			if err := m.Delete(netns); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("removing the listener %s: %w", l.Addr(), err)
+	}
+	return nil
+}
+
+// Watch has connections to an IPv4 address written down that are not sent
+// elsewhere: those of a door that programs know of ("127.0.0.1:50342").
+func (c *Capture) Watch(addr netip.AddrPort) error {
+	addr = unmap(addr)
+	if !addr.Addr().Is4() {
+		return fmt.Errorf("watching %s: an IPv4 address was expected", addr)
+	}
+	if addr == Address {
+		return fmt.Errorf("watching %s: it is captured", addr)
+	}
+	if err := c.kernel.Targets.Put(toEndpoint(addr), note); err != nil {
+		return fmt.Errorf("watching %s: %w", addr, err)
+	}
+	return nil
+}
+
+// Record returns who made an accepted connection, as the kernel wrote it down
+// at connect(2), and takes it off the record: it is there once.
+func (c *Capture) Record(conn *net.TCPConn) (caller.Record, error) {
+	var r kernelRecord
+	err := control(conn, func(fd int) error {
+		if err := c.kernel.Accepted.Lookup(int32(fd), &r); err != nil {
+			return err
+		}
+		return c.kernel.Accepted.Delete(int32(fd))
+	})
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return caller.Record{}, ErrNoRecord
+	}
+	if err != nil {
+		return caller.Record{}, fmt.Errorf("reading who made a connection: %w", err)
+	}
+	return caller.Record{
+		PID: int(r.Pid), StartNS: r.StartNs, UID: r.Uid, GID: r.Gid, CgroupID: r.Cgroup,
+		// The kernel's own device numbers are not the ones that stat(2) gives.
+		Device: unix.Mkdev(r.Dev>>20, r.Dev&(1<<20-1)), Inode: r.Inode,
+	}, nil
+}
+
+// control calls f with the descriptor of a socket.
+func control(s syscall.Conn, f func(fd int) error) error {
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var inner error
+	if err := raw.Control(func(fd uintptr) { inner = f(int(fd)) }); err != nil {
+		return err
+	}
+	return inner
+}
+
+func unmap(ap netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()) }
