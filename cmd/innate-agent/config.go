@@ -18,6 +18,7 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"github.com/innate-id/innate/internal/agent"
+	"github.com/innate-id/innate/internal/agent/limit"
 	"github.com/innate-id/innate/internal/agent/metadata"
 )
 
@@ -59,6 +60,44 @@ type config struct {
 	// (default) gives out remembered tokens until they end, "refuse" gives out
 	// nothing.
 	Offline string `yaml:"offline"`
+	// limits are what one caller may take, so that a program in a loop takes
+	// nothing from the others. Who is over them waits its turn, or is refused
+	// with 429.
+	Limits limits `yaml:"limits"`
+}
+
+// limits are [limit.Config] in the file's words. What is absent has its default.
+type limits struct {
+	// per_second is how many requests a second one caller is answered on
+	// average. Default 200; 0 means no limit.
+	PerSecond *float64 `yaml:"per_second"`
+	// burst is how many requests may come at once. Default 400.
+	Burst *int `yaml:"burst"`
+	// wait is how long a request above that waits for its turn at most, as
+	// "500ms" or "2s". Default 1s.
+	Wait *time.Duration `yaml:"wait"`
+	// waiting is how many requests of one caller wait at once. Default 200.
+	Waiting *int `yaml:"waiting"`
+	// connections is how many connections one caller may have open; all
+	// programs of one user together may have four times as many. Default 1024;
+	// 0 means no limit.
+	Connections *int `yaml:"connections"`
+}
+
+func (l limits) config() *limit.Config {
+	c := limit.Default()
+	set(&c.PerSecond, l.PerSecond)
+	set(&c.Burst, l.Burst)
+	set(&c.Wait, l.Wait)
+	set(&c.Waiters, l.Waiting)
+	set(&c.Connections, l.Connections)
+	return &c
+}
+
+func set[T any](to *T, v *T) {
+	if v != nil {
+		*to = *v
+	}
 }
 
 // doorConfig is one door. A field that means nothing to its kind is an error.
@@ -167,7 +206,7 @@ func (c *config) agent() (agent.Config, error) {
 	var faults []error
 	cfg := agent.Config{
 		ControlPlane: c.ControlPlane, StateDir: c.StateDir, AppListen: c.AppListen,
-		ControlSocket: c.ControlSocket, Offline: c.Offline,
+		ControlSocket: c.ControlSocket, Offline: c.Offline, Limits: c.Limits.config(),
 	}
 	if cfg.ControlSocket == "" {
 		cfg.ControlSocket = "/run/innate/agent.sock"

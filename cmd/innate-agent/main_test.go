@@ -15,8 +15,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/innate-id/innate/internal/agent/agenttest"
+	"github.com/innate-id/innate/internal/agent/limit"
 	"github.com/innate-id/innate/internal/fleetapi"
 )
 
@@ -55,13 +57,15 @@ func TestMisuseIsSaidAndExitsWith2(t *testing.T) {
 		yaml string
 		want []string
 	}{
-		"no config":    {nil, "", []string{"--config FILE"}},
-		"unknown flag": {[]string{"--what"}, "", []string{"--what"}},
-		"argument":     {[]string{"start"}, "", []string{`"start"`}},
-		"missing file": {[]string{"--config", "/no/such/file"}, "", []string{"/no/such/file"}},
-		"unknown key":  {nil, "state_dir: /x\nstate_dri: /y\n", []string{"state_dri"}},
-		"key twice":    {nil, "state_dir: /x\nstate_dir: /y\n", []string{"state_dir"}},
-		"empty":        {nil, "\n", []string{"state directory", "https://"}},
+		"no config":     {nil, "", []string{"--config FILE"}},
+		"unknown flag":  {[]string{"--what"}, "", []string{"--what"}},
+		"argument":      {[]string{"start"}, "", []string{`"start"`}},
+		"missing file":  {[]string{"--config", "/no/such/file"}, "", []string{"/no/such/file"}},
+		"unknown key":   {nil, "state_dir: /x\nstate_dri: /y\n", []string{"state_dri"}},
+		"key twice":     {nil, "state_dir: /x\nstate_dir: /y\n", []string{"state_dir"}},
+		"empty":         {nil, "\n", []string{"state directory", "https://"}},
+		"limit below 0": {nil, "limits: {connections: -1}\n", []string{"0 means no limit"}},
+		"limit's unit":  {nil, "limits: {wait: 3 parsecs}\n", []string{"parsecs"}},
 		"all faults at once": {nil, fmt.Sprintf(`
 control_plane: http://fleet.example
 control_plane_ca: /no/such/ca.pem
@@ -81,7 +85,8 @@ doors:
 app_listen: "*:80"
 control_socket_mode: "rw"
 offline: maybe
-`, open), []string{`"tap/0"`, "path means nothing to a door of kind interface", `mac "nothing"`, `address "10.0.0.5"`, "agent's own", "a container's name was expected",
+limits: {per_second: 5, burst: 0}
+`, open), []string{"burst is 0", `"tap/0"`, "path means nothing to a door of kind interface", `mac "nothing"`, `address "10.0.0.5"`, "agent's own", "a container's name was expected",
 			`"imds.sock"`, `mode "rwx"`, "10.0.0.1:50342", `"tokens"`, `"socket"`, "both at socket /run/s", "https://", "ca.pem", "connect_to", "chmod 600", `"run"`, "0.0.0.0:80", "*:80", `"rw"`, "maybe", "state directory"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -128,7 +133,26 @@ app_listen: 127.0.0.1:0
 control_socket: %s/a.sock
 control_socket_mode: "0660"
 offline: refuse
+limits:
+  per_second: 500
+  burst: 1000
+  wait: 500ms
+  waiting: 50
+  connections: 0
 `, u.Port(), file(t, "ca.pem", string(cp.CAPEM), 0o644), u.Host, dir, file(t, "token", agenttest.EnrolToken+"\n", 0o600), dir), 0o600)
+}
+
+func TestLimits(t *testing.T) {
+	t.Parallel()
+	zero, wait := 0, 2*time.Second
+	want := limit.Default()
+	if got := (limits{}).config(); *got != want {
+		t.Errorf("limits that are absent = %+v, want the defaults %+v", *got, want)
+	}
+	want.Connections, want.Wait = 0, wait
+	if got := (limits{Connections: &zero, Wait: &wait}).config(); *got != want {
+		t.Errorf("limits = %+v, want %+v", *got, want)
+	}
 }
 
 func TestCheckStartsNothing(t *testing.T) {

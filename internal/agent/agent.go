@@ -29,6 +29,7 @@ import (
 	"github.com/innate-id/innate/internal/agent/caller"
 	"github.com/innate-id/innate/internal/agent/door"
 	"github.com/innate-id/innate/internal/agent/hostkey"
+	"github.com/innate-id/innate/internal/agent/limit"
 	"github.com/innate-id/innate/internal/agent/metadata"
 	"github.com/innate-id/innate/internal/agent/tokens"
 	"github.com/innate-id/innate/internal/evidence"
@@ -72,6 +73,8 @@ type Config struct {
 	ControlMode os.FileMode
 	// Offline is [OfflineServe] (also if empty) or [OfflineRefuse].
 	Offline string
+	// Limits are what one caller may take; nil for [limit.Default].
+	Limits *limit.Config
 	// JournalSize bounds the journal in bytes; 0 means its default.
 	JournalSize int64
 	Log         *slog.Logger
@@ -93,9 +96,11 @@ type Agent struct {
 	tokens  *tokens.Cache
 	feed    *feed
 	starts  *starts
+	callers *caller.Identifier
+	limits  *limit.Limiter
+	audited *seen
 
 	instances *instances
-	callers   *caller.Identifier
 
 	running context.Context // ends with Close
 	stop    context.CancelFunc
@@ -130,6 +135,10 @@ func (c *Config) fill() {
 	if c.Offline == "" {
 		c.Offline = OfflineServe
 	}
+	if c.Limits == nil {
+		limits := limit.Default()
+		c.Limits = &limits
+	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -149,6 +158,9 @@ func (c *Config) check() error {
 	}
 	if c.Offline != OfflineServe && c.Offline != OfflineRefuse {
 		fault("offline is %q; %q or %q was expected", c.Offline, OfflineServe, OfflineRefuse)
+	}
+	if err := c.Limits.Check(); err != nil {
+		faults = append(faults, err)
 	}
 	if err := door.CheckLoopback(c.AppListen); err != nil {
 		fault("app listener: %w", err)
@@ -195,7 +207,7 @@ func (a *Agent) start(ctx context.Context) error {
 	if err := a.enrol(ctx); err != nil {
 		return err
 	}
-	a.feed.revision = a.feed.placements.Revision
+	a.feed.revision = a.feed.now().revision
 	a.goes(func() { a.feed.run(a.running) })
 	a.goes(func() { a.renewals(a.running) })
 	a.goes(func() { a.journal.Run(a.running, a.client.events) })
@@ -221,7 +233,7 @@ func (a *Agent) open() error {
 		return err
 	}
 	a.client = newClient(a.cfg, a.key)
-	a.feed = &feed{client: a.client, log: a.log, ready: make(chan struct{})}
+	a.feed = newFeed(a.client, a.log)
 	a.tokens = tokens.New(tokens.Config{
 		Fetch: a.client.token, Fresh: a.feed.fresh, Record: a.journal.Served,
 		ServeStale: a.cfg.Offline == OfflineServe, Now: a.now, Log: a.log,
@@ -231,6 +243,8 @@ func (a *Agent) open() error {
 	a.feed.instances = a.instances
 	a.starts = newStarts()
 	a.callers = &caller.Identifier{}
+	a.limits = limit.New(*a.cfg.Limits)
+	a.audited = newSeen()
 	return nil
 }
 
@@ -281,6 +295,7 @@ func (a *Agent) bind(ctx context.Context) error {
 		return fmt.Errorf("making the control socket's directory: %w", err)
 	}
 	control := a.door(RunDoor, a.controlHandler())
+	control.Handler = a.inTurn(RunDoor, a.controlProblem, a.controlHandler())
 	control.AnswerTimeout = 0 // the answer to a start lasts as long as the start
 	a.control, err = door.ListenUnix(ctx, control, a.cfg.ControlSocket, a.cfg.ControlMode)
 	return err
@@ -288,9 +303,10 @@ func (a *Agent) bind(ctx context.Context) error {
 
 // door is the configuration of one door.
 func (a *Agent) door(name string, h http.Handler) door.Config {
-	return door.Config{Name: name, Handler: h, AnswerTimeout: door.AnswerTimeout, Log: a.log, Identify: func(c net.Conn) (evidence.Evidence, error) {
-		return a.callers.Identify(c, caller.From{Door: name})
-	}}
+	return door.Config{Name: name, Handler: a.inTurn(name, metadata.Throttled, h), AnswerTimeout: door.AnswerTimeout, Log: a.log, Admit: a.admit(name),
+		Identify: func(c net.Conn) (evidence.Evidence, error) {
+			return a.callers.Identify(c, caller.From{Door: name})
+		}}
 }
 
 func (a *Agent) serve() {

@@ -18,6 +18,7 @@ import (
 //
 //	POST /starts  StartRequest -> StartResponse, and then the connection stays open
 //	GET  /status               -> Status
+//	GET  /explain?pid=N[&door=NAME][&resource=AUDIENCE][&identity=ID] -> Explanation
 //
 // Errors are a [fleetapi.Error]. Read a StartResponse with a JSON decoder, not
 // to the end of the body: the body ends when the start does. Closing the
@@ -70,8 +71,9 @@ func (a *Agent) controlHandler() http.Handler {
 	mux.Handle("GET /status", a.controlRoute(func(w http.ResponseWriter, _ *http.Request) error {
 		return json.NewEncoder(w).Encode(a.Status())
 	}))
+	mux.Handle("GET /explain", a.controlRoute(a.serveExplain))
 	mux.Handle("/", a.controlRoute(func(_ http.ResponseWriter, r *http.Request) error {
-		return problem.Errorf(problem.UnknownType, "there is no %s %s here; POST /starts and GET /status are", r.Method, r.URL.Path)
+		return problem.Errorf(problem.UnknownType, "there is no %s %s here; POST /starts, GET /status and GET /explain are", r.Method, r.URL.Path)
 	}))
 	return mux
 }
@@ -85,11 +87,16 @@ func (a *Agent) controlRoute(h func(http.ResponseWriter, *http.Request) error) h
 		if err == nil {
 			return
 		}
-		p := problem.Of(err)
-		a.log.Info("control request refused", "route", r.Pattern, "kind", string(p.Kind), "err", err)
-		w.WriteHeader(metadata.Status(p.Kind))
-		_ = json.NewEncoder(w).Encode(fleetapi.Error{Kind: string(p.Kind), Detail: p.Detail})
+		a.log.Info("control request refused", "route", r.Pattern, "kind", string(problem.Of(err).Kind), "err", err)
+		a.controlProblem(w, err)
 	})
+}
+
+func (a *Agent) controlProblem(w http.ResponseWriter, err error) {
+	p := problem.Of(err)
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(metadata.Status(p.Kind))
+	_ = json.NewEncoder(w).Encode(fleetapi.Error{Kind: string(p.Kind), Detail: p.Detail})
 }
 
 func (a *Agent) serveStart(w http.ResponseWriter, r *http.Request) error {
@@ -142,9 +149,7 @@ func readStart(r *http.Request) (StartRequest, error) {
 // imdsFor returns the address of a door that answers programs of this user as
 // workload, or "".
 func (a *Agent) imdsFor(workload string, by evidence.Evidence) string {
-	a.feed.mu.Lock()
-	placements := a.feed.placements.Placements
-	a.feed.mu.Unlock()
+	book := a.feed.now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, d := range a.doors {
@@ -152,7 +157,7 @@ func (a *Agent) imdsFor(workload string, by evidence.Evidence) string {
 			continue // not where a program of the host asks by an address
 		}
 		ev := evidence.Evidence{Door: d.Name(), Selectors: by.Selectors}
-		p, err := pick(placements, func(p fleetapi.Placement) bool { return admits(p, ev) })
+		p, err := book.find(sought{ev: ev})
 		if err == nil && sameResource(p.Resource, workload) {
 			return "http://" + d.Addr()
 		}

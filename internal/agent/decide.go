@@ -15,20 +15,16 @@ import (
 
 // place finds which workload the peer of a connection is.
 func (a *Agent) place(ctx context.Context) (metadata.Caller, error) {
-	ev, err := door.Caller(ctx)
+	ev, text, err := door.Described(ctx)
 	if err != nil {
-		a.refused(evidence.Evidence{Door: "unknown"}, "the caller could not be identified")
+		a.refused("door:unknown grade:none", "the caller could not be identified")
 		return metadata.Caller{}, &problem.Error{Kind: problem.CallerRefused, Detail: "this caller could not be identified", Err: err}
 	}
-	return a.placed(ctx, ev)
-}
-
-func (a *Agent) placed(ctx context.Context, ev evidence.Evidence) (metadata.Caller, error) {
-	p, err := a.feed.find(ctx, func(p fleetapi.Placement) bool { return admits(p, ev) })
+	p, err := a.feed.find(ctx, sought{ev: ev})
 	if err != nil {
-		return metadata.Caller{}, a.refusal(ev, err)
+		return metadata.Caller{}, a.refusal(text, err, remedyPlacement)
 	}
-	return metadata.Caller{Workload: p.Resource, Placement: p.Name, Evidence: ev}, nil
+	return metadata.Caller{Workload: p.Resource, Placement: p.Name, Evidence: ev, Text: text}, nil
 }
 
 // started finds which workload a start's secret stands for. A start whose
@@ -36,69 +32,147 @@ func (a *Agent) placed(ctx context.Context, ev evidence.Evidence) (metadata.Call
 func (a *Agent) started(ctx context.Context, secret string) (metadata.Caller, error) {
 	s, ok := a.starts.find(secret)
 	if !ok {
-		ev, err := door.Caller(ctx)
+		_, text, err := door.Described(ctx)
 		if err != nil {
-			ev.Door = RunDoor
+			text = evidence.Evidence{Door: RunDoor}.String()
 		}
-		a.refused(ev, "no start has the secret that was shown")
+		a.refused(text, "no start has the secret that was shown")
 		return metadata.Caller{}, problem.Errorf(problem.Unauthenticated, "the secret is not one of a running start on this host: "+
 			"it ends with the program that was started; start the program anew")
 	}
-	p, err := a.feed.find(ctx, s.covers)
+	p, err := a.feed.find(ctx, s.sought())
 	if err != nil {
-		return metadata.Caller{}, a.refusal(s.ev, err)
+		return metadata.Caller{}, a.refusal(s.text, err, remedyPlacement)
 	}
-	return metadata.Caller{Workload: p.Resource, Placement: p.Name, Evidence: s.ev}, nil
+	return metadata.Caller{Workload: p.Resource, Placement: p.Name, Evidence: s.ev, Text: s.text}, nil
 }
 
-// token gets a token for a caller. A refusal of the placement itself may only
-// mean that it was moved a moment ago, before the agent heard of it.
+// request is one token request of one caller, on its way.
+type request struct {
+	*Agent
+	ctx    context.Context
+	caller metadata.Caller
+	query  metadata.Query
+}
+
+// token gets a token for a caller: by its placement and the caller rules of
+// the workload, from memory or from the control plane, which judges again. A
+// refusal of the control plane's may only mean that the agent has not heard of
+// something yet.
 func (a *Agent) token(ctx context.Context, c metadata.Caller, q metadata.Query) (fleetapi.TokenResponse, error) {
-	tok, err := a.tokens.Get(ctx, request(c, q))
-	if !problem.Is(err, problem.CallerRefused) {
+	r := &request{a, ctx, c, q}
+	d, err := a.feed.decide(ctx, r.sought(), r.want())
+	if err != nil {
+		return fleetapi.TokenResponse{}, a.refusal(c.Text, err, remedyRule)
+	}
+	tok, err := a.tokens.Get(ctx, r.ask(d))
+	if !problem.Is(err, problem.CallerRefused) || errors.Is(err, errJudged) {
 		return tok, err
 	}
 	if err := a.feed.load(ctx); err != nil {
 		return tok, err
 	}
-	match := func(p fleetapi.Placement) bool { return admits(p, c.Evidence) }
-	if c.Evidence.Start != "" {
-		match = func(p fleetapi.Placement) bool { return admits(p, c.Evidence) && sameResource(p.Resource, c.Workload) }
-	}
-	p, found := a.feed.find(ctx, match)
-	if found != nil || p.Name == c.Placement && p.Resource == c.Workload {
+	again, refused := a.feed.now().decide(r.sought(), r.want())
+	switch {
+	case refused != nil:
+		return tok, a.refusal(c.Text, refused, remedyRule)
+	case again.Name == d.Name && again.Resource == d.Resource && again.Identity == d.Identity:
 		return tok, err
 	}
-	c.Workload, c.Placement = p.Resource, p.Name
-	return a.tokens.Get(ctx, request(c, q))
+	return a.tokens.Get(ctx, r.ask(again))
 }
 
-func request(c metadata.Caller, q metadata.Query) tokens.Request {
+// sought is the caller, to find its placement again: a start is one resource's
+// and one placement's, anybody else is what the placements say now.
+func (r *request) sought() sought {
+	if r.caller.Evidence.Start != "" {
+		return sought{r.caller.Evidence, r.caller.Workload, r.caller.Placement}
+	}
+	return sought{ev: r.caller.Evidence}
+}
+
+// want is what is asked for, as far as the program says it.
+func (r *request) want() evidence.Want {
+	return evidence.Want{Audience: r.query.Resource, Identity: r.query.ResourceID,
+		Named: r.query.ClientID != "" || r.query.ObjectID != "" || r.query.ResourceID != ""}
+}
+
+// ask is the question to memory and to the control plane.
+func (r *request) ask(d decision) tokens.Request {
 	return tokens.Request{
-		Workload: c.Workload, Placement: c.Placement, Audience: q.Resource,
-		ClientID: q.ClientID, ObjectID: q.ObjectID, ResourceID: q.ResourceID,
-		Caller: c.Evidence.String(), BypassCache: q.BypassCache, RefreshSHA256: q.RefreshSHA256,
+		Workload: d.Resource, Placement: d.Name, Audience: r.query.Resource,
+		ClientID: r.query.ClientID, ObjectID: r.query.ObjectID, ResourceID: r.identity(d),
+		Caller: r.caller.Text, BypassCache: r.query.BypassCache, RefreshSHA256: r.query.RefreshSHA256,
+		Evidence: r.caller.Evidence, Confirm: r.confirm,
 	}
 }
+
+// identity is the resource ID of the identity to ask for: the program's word,
+// else the rule's. A system-assigned identity has none to be asked by; it is
+// what is given when none is named.
+func (r *request) identity(d decision) string {
+	if r.query.ResourceID == "" && !sameResource(d.Verdict.Identity, d.Resource) {
+		return d.Verdict.Identity
+	}
+	return r.query.ResourceID
+}
+
+// errJudged marks a refusal that was judged by what is newest.
+var errJudged = errors.New("judged by the caller rules as they are")
+
+// confirm judges once more when the token is there: only now it is known whose
+// it is, and the rules may have changed while it was on its way. It says what
+// rules in audit mode would have done.
+func (r *request) confirm(tok fleetapi.TokenResponse) (would string, err error) {
+	want := r.want()
+	known := evidence.Want{Audience: want.Audience, Named: true, Identity: tok.Identity}
+	err = r.feed.sure(r.ctx, func(b *book) error {
+		d, err := b.decide(r.sought(), known)
+		if err != nil {
+			return err
+		}
+		would = d.Would
+		if !want.Named {
+			// Enforced, the rules would choose the identity.
+			would = b.judge(d.Resource, r.caller.Evidence, want).Would
+		}
+		return nil
+	})
+	if err != nil {
+		if p := problem.Of(r.refusal(r.caller.Text, err, remedyRule)); p.Kind == problem.CallerRefused {
+			return "", &problem.Error{Kind: p.Kind, Detail: p.Detail, Err: errJudged}
+		}
+		return "", err
+	}
+	if would != "" && r.audited.first(r.caller.Workload+" "+r.caller.Text+" "+would) {
+		r.log.Warn("caller rules in audit mode would refuse this caller", "workload", r.caller.Workload, "caller", r.caller.Text, "reason", would)
+	}
+	return would, nil
+}
+
+// What to do about a refusal.
+const (
+	remedyPlacement = "ask whoever manages this host for a placement with this door and selectors that match"
+	remedyRule      = "ask whoever manages the resource for a caller rule with selectors that match; \"innate access explain\" says which there are"
+)
 
 // refusal puts the agent's own "no" on record and adds, for the caller, who
 // it was taken for and what to do.
-func (a *Agent) refusal(ev evidence.Evidence, err error) error {
+func (a *Agent) refusal(caller string, err error, remedy string) error {
 	p, ok := errors.AsType[*problem.Error](err)
 	if !ok || p.Kind != problem.CallerRefused {
 		return err
 	}
-	a.refused(ev, p.Detail)
-	return &problem.Error{Kind: p.Kind, Err: p.Err, Detail: p.Detail + " (" + ev.String() +
-		"): ask whoever manages this host for a placement with this door and selectors that match"}
+	a.refused(caller, p.Detail)
+	return &problem.Error{Kind: p.Kind, Err: p.Err, Detail: p.Detail + " (" + caller + "): " + remedy}
 }
 
 // refused records a refusal. One that cannot be recorded stays a refusal: it
 // gives nothing away.
-func (a *Agent) refused(ev evidence.Evidence, reason string) {
-	err := a.journal.Refused(fleetapi.Refusal{At: a.now().UTC(), Count: 1, Caller: ev.String(), Reason: reason})
+func (a *Agent) refused(caller, reason string) {
+	err := a.journal.Refused(fleetapi.Refusal{At: a.now().UTC(), Count: 1, Caller: caller, Reason: reason})
 	if err != nil {
-		a.log.Warn("refusal not on record", "caller", ev.String(), "reason", reason, "err", err)
+		a.log.Warn("refusal not on record", "caller", caller, "reason", reason, "err", err)
 	}
 }
 

@@ -11,7 +11,6 @@ import (
 	"sync"
 
 	"github.com/innate-id/innate/internal/evidence"
-	"github.com/innate-id/innate/internal/fleetapi"
 	"github.com/innate-id/innate/internal/problem"
 	"github.com/innate-id/innate/internal/resource"
 )
@@ -26,12 +25,11 @@ type start struct {
 	workload  string // resource ID
 	placement string // name; empty: any that admits
 	ev        evidence.Evidence
+	text      string // ev in words
 }
 
-// covers reports whether a placement lets this start be what it is.
-func (s *start) covers(p fleetapi.Placement) bool {
-	return admits(p, s.ev) && sameResource(p.Resource, s.workload) && (s.placement == "" || p.Name == s.placement)
-}
+// sought is the placement that lets this start be what it is.
+func (s *start) sought() sought { return sought{s.ev, s.workload, s.placement} }
 
 // starts are the runs that live now.
 type starts struct {
@@ -51,7 +49,8 @@ func (s *starts) add(st *start) (secret string, release func(), err error) {
 	secret = base64.RawURLEncoding.EncodeToString(raw)
 	st.digest = sha256.Sum256([]byte(secret))
 	st.ev.Start = hex.EncodeToString(st.digest[:8])
-	caller := st.ev.String()
+	st.text = st.ev.String()
+	caller := st.text
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -108,7 +107,7 @@ func (a *Agent) newStart(ctx context.Context, workload string, ev evidence.Evide
 	// What proves the caller from here on is the secret.
 	ev.Door, ev.Grade = RunDoor, evidence.GradeSecret
 	st := &start{workload: id.String(), placement: placement, ev: ev}
-	p, err := a.feed.find(ctx, st.covers)
+	p, err := a.feed.find(ctx, st.sought())
 	if err != nil {
 		return "", nil, a.startRefusal(st, err)
 	}
@@ -121,7 +120,7 @@ func (a *Agent) startRefusal(st *start, err error) error {
 	if !problem.Is(err, problem.CallerRefused) {
 		return err
 	}
-	a.refused(st.ev, "no placement lets this caller run as the resource asked for")
+	a.refused(st.ev.String(), "no placement lets this caller run as the resource asked for")
 	return problem.Errorf(problem.CallerRefused, "no placement on this host lets this user run as %s: whoever manages the host adds a placement to %s "+
 		"with door %q, that resource, and a selector of this user (%s)", st.workload, a.key.Host(), RunDoor, st.ev.String())
 }

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/singleflight"
@@ -31,8 +32,8 @@ const (
 	placementsTimeout = 5 * time.Second
 )
 
-// feed follows the control plane's decisions about this host: its placements,
-// and the stream of changes that keeps memory honest.
+// feed follows the control plane's decisions about this host: its placements
+// and their caller rules, and the stream of changes that keeps memory honest.
 type feed struct {
 	client *client
 	tokens *tokens.Cache
@@ -42,14 +43,23 @@ type feed struct {
 	loads     singleflight.Group
 	ready     chan struct{} // closed when the stream first caught up
 
-	mu         sync.Mutex // guards what follows
-	placements fleetapi.Placements
-	changed    bool  // placements changed and were not read anew
-	revision   int64 // how far the stream has come
+	// book is what was read last; written under mu, read without.
+	book atomic.Pointer[book]
+
+	mu       sync.Mutex // guards what follows
+	changed  bool       // placements changed and were not read anew
+	floor    int64      // what was read at an earlier revision is old
+	revision int64      // how far the stream has come
 	// heard is when the stream last said something, by the monotonic clock;
 	// zero while it is not connected, and until it caught up after that.
 	heard time.Time
 	last  error // why the stream ended last
+}
+
+func newFeed(c *client, log *slog.Logger) *feed {
+	f := &feed{client: c, log: log, ready: make(chan struct{})}
+	f.book.Store(newBook(fleetapi.Placements{}, log))
+	return f
 }
 
 // fresh reports whether what is in memory is what the control plane would say.
@@ -59,56 +69,39 @@ func (f *feed) fresh() bool {
 	return !f.heard.IsZero() && !f.changed && time.Since(f.heard) < fleetapi.Bound
 }
 
-// find returns the placement that match picks: the one with the most
-// selectors. Before it finds none it reads the placements anew, for one may
-// have been made just now. [problem.CallerRefused] if there is none still, or
-// if two equally good ones disagree about the workload.
-func (f *feed) find(ctx context.Context, match func(fleetapi.Placement) bool) (fleetapi.Placement, error) {
-	f.mu.Lock()
-	placements := f.placements.Placements
-	f.mu.Unlock()
-	if p, err := pick(placements, match); err == nil {
-		return p, nil
+// now is the book as it is.
+func (f *feed) now() *book { return f.book.Load() }
+
+// find returns the placement of a caller. Before it finds none it reads the
+// placements anew, for one may have been made just now.
+func (f *feed) find(ctx context.Context, s sought) (p *placed, err error) {
+	err = f.sure(ctx, func(b *book) error {
+		p, err = b.find(s)
+		return err
+	})
+	return p, err
+}
+
+// decide finds a caller's placement and judges what it wants. Before it
+// refuses it reads placements and rules anew.
+func (f *feed) decide(ctx context.Context, s sought, want evidence.Want) (d decision, err error) {
+	err = f.sure(ctx, func(b *book) error {
+		d, err = b.decide(s, want)
+		return err
+	})
+	return d, err
+}
+
+// sure asks the book, and before it takes a no for an answer, a book that was
+// read after the question came.
+func (f *feed) sure(ctx context.Context, ask func(*book) error) error {
+	if err := ask(f.now()); err == nil {
+		return nil
 	}
 	if err := f.load(ctx); err != nil {
-		return fleetapi.Placement{}, err
+		return err
 	}
-	f.mu.Lock()
-	placements = f.placements.Placements
-	f.mu.Unlock()
-	return pick(placements, match)
-}
-
-func pick(placements []fleetapi.Placement, match func(fleetapi.Placement) bool) (fleetapi.Placement, error) {
-	var best *fleetapi.Placement
-	var tied bool
-	for i := range placements {
-		p := &placements[i]
-		switch {
-		case !match(*p):
-		case best == nil || len(p.Selectors) > len(best.Selectors):
-			best, tied = p, false
-		case len(p.Selectors) == len(best.Selectors) && !sameResource(p.Resource, best.Resource):
-			tied = true
-		}
-	}
-	if best == nil {
-		return fleetapi.Placement{}, problem.Errorf(problem.CallerRefused, "no placement on this host admits this caller")
-	}
-	if tied {
-		return fleetapi.Placement{}, problem.Errorf(problem.CallerRefused, "several placements on this host match this caller equally well and name different resources: give one of them another selector")
-	}
-	return *best, nil
-}
-
-// admits reports whether a placement is about a caller with this evidence. A
-// selector of a kind that this agent does not know never holds.
-func admits(p fleetapi.Placement, ev evidence.Evidence) bool {
-	required := make([]evidence.Selector, len(p.Selectors))
-	for i, s := range p.Selectors {
-		required[i] = evidence.Selector(s)
-	}
-	return p.Door == ev.Door && ev.Matches(required)
+	return ask(f.now())
 }
 
 // load reads the placements. Callers share one reading, but none that began
@@ -144,10 +137,12 @@ func (f *feed) read(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("reading this host's placements: %w", err)
 	}
+	read := newBook(p, f.log)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if p.Revision >= f.placements.Revision { // else a slow answer to an older question
-		f.placements = p
+	if p.Revision >= f.floor { // else a slow answer to an older question
+		f.book.Store(read)
+		f.floor = p.Revision
 	}
 	return nil
 }
@@ -234,7 +229,7 @@ func (f *feed) apply(ctx context.Context, ch fleetapi.Change) error {
 		ch.All = true // the control plane went back in time: a restored backup
 	}
 	if ch.All {
-		f.placements.Revision = min(f.placements.Revision, ch.Revision)
+		f.floor = min(f.floor, ch.Revision)
 	}
 	reload := ch.Placements || ch.All || f.changed
 	f.changed = reload

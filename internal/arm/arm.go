@@ -35,6 +35,9 @@ type Type struct {
 	Separator    string
 	// NoLocation marks types that have no location.
 	NoLocation bool
+	// Extension marks types whose resources say something of another resource
+	// in a group: {resource}/providers/{type}/{name}. Check says of which.
+	Extension bool
 	// OwnPrincipal is the kind of principal that the resource itself is: a
 	// user-assigned identity, an application. "" for none.
 	OwnPrincipal directory.PrincipalKind
@@ -49,8 +52,11 @@ type Type struct {
 	Check func(ctx context.Context, old *Resource, r *Resource) error
 	// Linked lists what else the caller must be allowed to do for this write,
 	// on other resources: a placement gives its host another resource's
-	// identity.
-	Linked func(r Document) ([]Need, error)
+	// identity. It is asked before the write and again within it, when all that
+	// can be read is what was before.
+	Linked func(ctx context.Context, tenant string, id resource.ID, r Document) ([]Need, error)
+	// Unlinked is the same of a delete, where that gives somebody something.
+	Unlinked func(id resource.ID) []Need
 	// Written runs within the write, after the row and the principal are there.
 	Written func(tx Tx, r Resource) error
 	// Deleting runs within the delete, before the row goes; an error keeps all.
@@ -72,7 +78,12 @@ type Need struct {
 type Action struct {
 	// Name is the action's spelling.
 	Name string
-	Do   func(ctx context.Context, c access.Caller, r Resource, ev *audit.Event) (any, error)
+	// Needs is what the caller must be allowed to do, if that is not
+	// {type}/{name}/action: an action that only reads.
+	Needs string
+	Do    func(ctx context.Context, c access.Caller, r Resource, ev *audit.Event) (any, error)
+	// With is Do for an action that takes a request body.
+	With func(ctx context.Context, c access.Caller, r Resource, body json.RawMessage, ev *audit.Event) (any, error)
 }
 
 // API is the management API.
@@ -83,6 +94,9 @@ type API struct {
 	Now       func() time.Time
 	// Types by lower-case name.
 	Types map[string]*Type
+	// Common are the actions that every resource in a group has, by lower-case
+	// name; a type's own come first.
+	Common map[string]Action
 	// FollowLife is how long one answer follows the record; zero means an hour.
 	FollowLife time.Duration
 }

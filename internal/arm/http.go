@@ -2,6 +2,7 @@ package arm
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -367,18 +368,31 @@ func (a *API) serveAction(w http.ResponseWriter, r *http.Request, q request, id 
 		return err
 	}
 	act, ok := t.Actions[strings.ToLower(name)]
+	if !ok && !id.GroupID().IsZero() && !id.Equal(id.GroupID()) {
+		act, ok = a.Common[strings.ToLower(name)]
+	}
 	if !ok {
 		return problem.Errorf(problem.NotFound, "The action '%s' is not one of %s.", problem.Clip(name), t.Name)
 	}
-	v, err := a.act(r.Context(), q.c, t, act, id)
+	var body json.RawMessage
+	if act.With != nil {
+		if err := web.ReadJSON(r, &body); err != nil {
+			return err
+		}
+	}
+	v, err := a.act(r.Context(), q.c, t, act, id, body)
 	if err != nil {
 		return err
 	}
 	return web.WriteJSON(w, http.StatusOK, v)
 }
 
-func (a *API) act(ctx context.Context, c access.Caller, t *Type, act Action, id resource.ID) (any, error) {
-	ev, err := a.permit(ctx, c, t.Name+"/"+act.Name+"/action", id)
+func (a *API) act(ctx context.Context, c access.Caller, t *Type, act Action, id resource.ID, body json.RawMessage) (any, error) {
+	needs := act.Needs
+	if needs == "" {
+		needs = t.Name + "/" + act.Name + "/action"
+	}
+	ev, err := a.permit(ctx, c, needs, id)
 	if err != nil {
 		return nil, err
 	}
@@ -389,7 +403,12 @@ func (a *API) act(ctx context.Context, c access.Caller, t *Type, act Action, id 
 	if err != nil {
 		return nil, err
 	}
-	v, err := act.Do(ctx, c, res, &ev)
+	var v any
+	if act.With != nil {
+		v, err = act.With(ctx, c, res, body, &ev)
+	} else {
+		v, err = act.Do(ctx, c, res, &ev)
+	}
 	if p := problem.Of(err); err != nil && p.Kind != problem.Internal {
 		ev.Outcome = audit.Refused
 		return nil, a.refuse(ctx, ev, p)

@@ -102,35 +102,45 @@ func (a *API) mayLink(ctx context.Context, c access.Caller, t *Type, id resource
 			return nil, err
 		}
 	}
-	needs, err := t.Linked(doc)
+	needs, err := t.Linked(ctx, c.Tenant, id, doc)
+	if p := problem.Of(err); err != nil && p.Kind != problem.Internal {
+		return nil, a.refuse(ctx, a.event(c, t.Name+"/write", id), p)
+	}
 	if err != nil {
-		return nil, a.refuse(ctx, a.event(c, t.Name+"/write", id), problem.Of(err))
+		return nil, err
 	}
 	linked := map[string]bool{}
 	for _, n := range needs {
-		d, err := a.Directory.Authorize(ctx, c, n.Action, false, n.Scope)
-		if err != nil {
-			return nil, err
-		}
-		if !d.Allowed {
-			return nil, a.refuse(ctx, a.event(c, n.Action, n.Scope), problem.Errorf(problem.LinkedDenied,
-				"The client '%s' with object id '%s' has permission to perform the write on '%s'; however, it does not have permission to perform action '%s' on the linked scope '%s'.",
-				c.Client, c.Principal, id, n.Action, n.Scope))
-		}
 		linked[n.key()] = true
 	}
-	return linked, nil
+	return linked, a.may(ctx, c, "write on", id, needs)
+}
+
+// may checks that the caller has all that an operation on id needs elsewhere.
+func (a *API) may(ctx context.Context, c access.Caller, operation string, id resource.ID, needs []Need) error {
+	for _, n := range needs {
+		d, err := a.Directory.Authorize(ctx, c, n.Action, false, n.Scope)
+		if err != nil {
+			return err
+		}
+		if !d.Allowed {
+			return a.refuse(ctx, a.event(c, n.Action, n.Scope), problem.Errorf(problem.LinkedDenied,
+				"The client '%s' with object id '%s' has permission to perform the %s '%s'; however, it does not have permission to perform action '%s' on the linked scope '%s'.",
+				c.Client, c.Principal, operation, id, n.Action, n.Scope))
+		}
+	}
+	return nil
 }
 
 func (n Need) key() string { return strings.ToLower(n.Action) + " " + n.Scope.Key() }
 
 // stillLinked checks that the row needs nothing but what was checked: another
 // write can have come between.
-func (t *Type) stillLinked(r Resource, linked map[string]bool) error {
+func (t *Type) stillLinked(ctx context.Context, r Resource, linked map[string]bool) error {
 	if t.Linked == nil {
 		return nil
 	}
-	needs, err := t.Linked(r.Body)
+	needs, err := t.Linked(ctx, r.Tenant, r.ID, r.Body)
 	if err != nil {
 		return err
 	}
@@ -164,7 +174,7 @@ func (a *API) put(ctx context.Context, tx Tx, c access.Caller, t *Type, q putReq
 			return nil, false, err
 		}
 	}
-	if err := t.stillLinked(r, q.linked); err != nil {
+	if err := t.stillLinked(ctx, r, q.linked); err != nil {
 		return nil, false, err
 	}
 	if err := tx.PutResource(r); err != nil {
@@ -190,7 +200,7 @@ func (a *API) put(ctx context.Context, tx Tx, c access.Caller, t *Type, q putReq
 
 // rows returns the row before the write, nil for a new resource, and after it.
 func (a *API) rows(tx Tx, c access.Caller, t *Type, q putRequest) (old *Resource, r Resource, err error) {
-	if err := a.parentExists(tx, q.id); err != nil {
+	if err := a.parentExists(tx, t, q.id); err != nil {
 		return nil, r, err
 	}
 	switch have, err := tx.Resource(q.id.Key()); {
@@ -266,7 +276,7 @@ func normal(loc string) string { return strings.ToLower(strings.ReplaceAll(loc, 
 
 // parentExists checks the subscription, the group and the parent resource, and
 // says which is missing.
-func (a *API) parentExists(tx Tx, id resource.ID) error {
+func (a *API) parentExists(tx Tx, t *Type, id resource.ID) error {
 	missing := func(n resource.ID, k problem.Kind, format string) error {
 		if n.IsZero() || n.Equal(id) {
 			return nil
@@ -288,6 +298,12 @@ func (a *API) parentExists(tx Tx, id resource.ID) error {
 	}
 	if strings.EqualFold(id.Type(), typeSubscription) {
 		return nil
+	}
+	if t.Extension {
+		if s := id.Scope(); !id.GroupID().IsZero() && !s.Equal(id.GroupID()) {
+			return missing(s, problem.ParentNotFound, "The resource '%s' could not be found; create it first.")
+		}
+		return problem.Errorf(problem.Invalid, "The resource ID '%s' is not below a resource; {resource ID}/providers/%s/{name} was expected.", id, t.Name)
 	}
 	if !id.Scope().Equal(id.GroupID()) {
 		return problem.Errorf(problem.Invalid, "The resource ID '%s' is not in a resource group; /subscriptions/{id}/resourceGroups/{name}/providers/%s/{name} was expected.", id, id.Type())
@@ -330,6 +346,11 @@ func (a *API) Delete(ctx context.Context, c access.Caller, id resource.ID, cond 
 	ev, err := a.permit(ctx, c, t.Name+"/delete", id)
 	if err != nil {
 		return false, err
+	}
+	if t.Unlinked != nil {
+		if err := a.may(ctx, c, "delete of", id, t.Unlinked(id)); err != nil {
+			return false, err
+		}
 	}
 	err = a.write(ctx, ev, func(tx Tx) error {
 		existed = false

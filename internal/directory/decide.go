@@ -65,6 +65,7 @@ type Selector struct {
 	Client   string // client id
 	Object   string // object id
 	Resource string // resource ID of a user-assigned identity
+	System   bool   // the system-assigned one, which no program can name: a caller rule gives it
 }
 
 // Select returns the identity that sel picks among those of a workload:
@@ -105,6 +106,8 @@ func (s Selector) matches(p Principal) bool {
 		return strings.EqualFold(s.Client, p.Client)
 	case s.Object != "":
 		return strings.EqualFold(s.Object, p.ID)
+	case s.System:
+		return p.System
 	}
 	// A system-assigned identity has no resource ID of its own to be asked by.
 	id, err := resource.Parse(s.Resource)

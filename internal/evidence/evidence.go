@@ -124,17 +124,46 @@ type Process struct {
 
 // Matches reports whether every required selector holds. No requirement
 // always matches.
-func (e Evidence) Matches(required []Selector) bool { return e.Lacks(required) == "" }
+func (e Evidence) Matches(required []Selector) bool {
+	f, _ := e.flaw(required)
+	return f == flawless
+}
 
 // Lacks says why the required selectors do not match, in words that begin with
 // "the caller"; "" if they do.
 func (e Evidence) Lacks(required []Selector) string {
+	f, s := e.flaw(required)
+	return f.say(s)
+}
+
+// flaw finds why the required selectors do not match, and which of them it is
+// about. It makes no text: most rules that are looked at match nobody.
+func (e Evidence) flaw(required []Selector) (flaw, Selector) {
 	for _, r := range required {
 		if !slices.Contains(e.Selectors, r) {
-			return "the caller is not " + quote(string(r))
+			return flawSelector, r
 		}
 	}
 	if e.Interpreter && len(required) > 0 && !slices.ContainsFunc(required, func(s Selector) bool { return !s.ofExecutable() }) {
+		return flawInterpreter, ""
+	}
+	return flawless, ""
+}
+
+// flaw is why evidence does not match what is required.
+type flaw int
+
+const (
+	flawless flaw = iota
+	flawSelector
+	flawInterpreter
+)
+
+func (f flaw) say(s Selector) string {
+	switch f {
+	case flawSelector:
+		return "the caller is not " + quote(string(s))
+	case flawInterpreter:
 		return "the caller is an interpreter, which its executable alone does not identify: add the unit or the container"
 	}
 	return ""

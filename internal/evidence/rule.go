@@ -60,18 +60,28 @@ type Verdict struct {
 // Decide judges what a caller wants by the rules of a resource. It is asked
 // again when the identity is known.
 func Decide(rules []Rule, ev Evidence, want Want) Verdict {
-	enforced := make([]Rule, 0, len(rules))
-	for _, r := range rules {
-		if r.Enforce {
-			enforced = append(enforced, r)
+	return decide(rules, ev, want, true)
+}
+
+// Judge is [Decide] without the misses, for every request: it makes no text
+// about rules that are none of the caller's.
+func Judge(rules []Rule, ev Evidence, want Want) Verdict {
+	return decide(rules, ev, want, false)
+}
+
+func decide(rules []Rule, ev Evidence, want Want, misses bool) Verdict {
+	enforced := 0
+	for i := range rules {
+		if rules[i].Enforce {
+			enforced++
 		}
 	}
 	v := Verdict{Allowed: true}
-	if len(enforced) > 0 {
-		v = decide(enforced, ev, want)
+	if enforced > 0 {
+		v = choose(rules, true, ev, want, misses)
 	}
-	if len(enforced) < len(rules) {
-		all := decide(rules, ev, want)
+	if enforced < len(rules) {
+		all := choose(rules, false, ev, want, misses)
 		if v.Allowed {
 			v.Would = all.Reason
 		}
@@ -80,16 +90,21 @@ func Decide(rules []Rule, ev Evidence, want Want) Verdict {
 	return v
 }
 
-// decide takes every rule as enforced. Of those that match, the one with the
-// most selectors counts.
-func decide(rules []Rule, ev Evidence, want Want) Verdict {
+// choose takes every rule as enforced, or leaves out those that are not. Of
+// those that match, the one with the most selectors counts.
+func choose(rules []Rule, enforced bool, ev Evidence, want Want, misses bool) Verdict {
 	var v Verdict
 	var best *Rule
 	tied := false
 	for i := range rules {
 		r := &rules[i]
-		if why := r.misses(ev, want); why != "" {
-			v.Misses = append(v.Misses, Miss{r.Name, why})
+		if enforced && !r.Enforce {
+			continue
+		}
+		if f, s := r.flaw(ev, want); f != flawless {
+			if misses {
+				v.Misses = append(v.Misses, Miss{r.Name, r.say(f, s, ev)})
+			}
 			continue
 		}
 		switch {
@@ -113,24 +128,45 @@ func decide(rules []Rule, ev Evidence, want Want) Verdict {
 	return v
 }
 
-// misses says why r does not allow it; "" if it does.
-func (r *Rule) misses(ev Evidence, want Want) string {
+// What else can be wrong between a rule and a request.
+const (
+	flawEmpty flaw = iota + 100
+	flawGrade
+	flawAudience
+	flawIdentity
+)
+
+// flaw finds why r does not allow it.
+func (r *Rule) flaw(ev Evidence, want Want) (flaw, Selector) {
 	if len(r.Selectors) == 0 {
+		return flawEmpty, ""
+	}
+	if f, s := ev.flaw(r.Selectors); f != flawless {
+		return f, s
+	}
+	switch {
+	case ev.Grade < r.Grade:
+		return flawGrade, ""
+	case len(r.Audiences) > 0 && !slices.ContainsFunc(r.Audiences, func(a string) bool { return sameAudience(a, want.Audience) }):
+		return flawAudience, ""
+	case r.Identity != "" && want.Identity != "" && !strings.EqualFold(r.Identity, want.Identity):
+		return flawIdentity, ""
+	}
+	return flawless, ""
+}
+
+func (r *Rule) say(f flaw, s Selector, ev Evidence) string {
+	switch f {
+	case flawEmpty:
 		return "it has no selector"
-	}
-	if why := ev.Lacks(r.Selectors); why != "" {
-		return why
-	}
-	if ev.Grade < r.Grade {
+	case flawGrade:
 		return "it asks for evidence of grade " + r.Grade.String() + ", and this is " + ev.Grade.String()
-	}
-	if len(r.Audiences) > 0 && !slices.ContainsFunc(r.Audiences, func(a string) bool { return sameAudience(a, want.Audience) }) {
+	case flawAudience:
 		return "it is not for this audience"
-	}
-	if r.Identity != "" && want.Identity != "" && !strings.EqualFold(r.Identity, want.Identity) {
+	case flawIdentity:
 		return "it gives another identity"
 	}
-	return ""
+	return f.say(s)
 }
 
 // sameAudience compares audiences as a rule means them: without case and

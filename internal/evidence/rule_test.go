@@ -1,6 +1,7 @@
 package evidence
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 
@@ -57,6 +58,10 @@ func TestDecide(t *testing.T) {
 	} {
 		if diff := cmp.Diff(tt.is, Decide(tt.rules, tt.ev, tt.want)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
+		}
+		tt.is.Misses = nil
+		if diff := cmp.Diff(tt.is, Judge(tt.rules, tt.ev, tt.want)); diff != "" {
+			t.Errorf("Judge: %s (-want +got):\n%s", tt.name, diff)
 		}
 	}
 }
@@ -119,6 +124,11 @@ func FuzzDecide(f *testing.F) {
 		}
 		want := Want{Audience: audience, Named: named, Identity: a}
 		v := Decide(rules, ev, want)
+		quick := v
+		quick.Misses = nil
+		if got := Judge(rules, ev, want); !cmp.Equal(got, quick) {
+			t.Errorf("Judge = %+v, and Decide = %+v", got, v)
+		}
 		if v.Allowed == (v.Reason != "") {
 			t.Errorf("Decide = %+v", v)
 		}
@@ -126,4 +136,18 @@ func FuzzDecide(f *testing.F) {
 			t.Errorf("a rule in audit mode made %+v of %+v", v, bare)
 		}
 	})
+}
+
+// A request is judged by all rules of its resource: that must cost no text for
+// each rule that is another's.
+func TestJudgeMakesNoGarbage(t *testing.T) {
+	ev := Evidence{Selectors: []Selector{"systemd:id:shop.service", "unix:uid:1000"}, Grade: GradeKernel}
+	rules := make([]Rule, 200)
+	for i := range rules {
+		rules[i] = Rule{Name: "r", Selectors: []Selector{Selector("unix:uid:" + strconv.Itoa(2000+i))}, Enforce: i%2 == 0}
+	}
+	rules[199] = Rule{Name: "mine", Selectors: []Selector{"unix:uid:1000"}, Enforce: true}
+	if n := testing.AllocsPerRun(10, func() { Judge(rules, ev, Want{Audience: kv}) }); n > 0 {
+		t.Errorf("judging by 200 rules allocates %v times, want 0", n)
+	}
 }

@@ -84,7 +84,7 @@ func (s *stream) forward(ctx context.Context, after int64) (int64, error) {
 func (s *stream) message(ctx context.Context, cs []arm.Change) (fleetapi.Change, error) {
 	msg := fleetapi.Change{Revision: cs[len(cs)-1].Revision}
 	for _, c := range cs {
-		if c.Kind == arm.ChangeResource && (c.Key == s.host.ID.Key() || strings.HasPrefix(c.Key, s.host.ID.Key()+"/")) {
+		if c.Kind == arm.ChangeResource && (c.Key == s.host.ID.Key() || strings.HasPrefix(c.Key, s.host.ID.Key()+"/") || s.placed[ruledKey(c.Key)]) {
 			msg.Placements = true
 		}
 	}
@@ -104,6 +104,10 @@ func (s *stream) message(ctx context.Context, cs []arm.Change) (fleetapi.Change,
 		case arm.ChangeResource, arm.ChangeIdentity:
 			if s.placed[c.Key] {
 				msg.Resources = append(msg.Resources, c.Key)
+			}
+			if on := ruledKey(c.Key); s.placed[on] {
+				// What was answered by the rules as they were is asked anew.
+				msg.Resources = append(msg.Resources, on)
 			}
 		}
 	}

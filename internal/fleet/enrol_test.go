@@ -189,6 +189,7 @@ func TestOnlyAHostsOwnCertificateCounts(t *testing.T) {
 			}
 		}
 	}
+	w.advance(fleet.MinRenewal)
 	// Tenant B's host shows its own good certificate, and is B's host.
 	var out fleetapi.EnrolResponse
 	other.must(200, "POST", fleetapi.PathRenew, fleetapi.RenewRequest{CSR: csr(t, newKey(t), nil)}, &out)

@@ -24,9 +24,9 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/innate-id/innate/internal/access"
-	"github.com/innate-id/innate/internal/arm"
 	"github.com/innate-id/innate/internal/audit"
 	"github.com/innate-id/innate/internal/directory"
+	"github.com/innate-id/innate/internal/evidence"
 	"github.com/innate-id/innate/internal/fleetapi"
 	"github.com/innate-id/innate/internal/keyring"
 	"github.com/innate-id/innate/internal/problem"
@@ -41,6 +41,9 @@ const (
 	CertificateLife = 7 * 24 * time.Hour
 	// EnrolmentLife is how long a one-time token can be used.
 	EnrolmentLife = time.Hour
+	// MinRenewal is how long a host waits at least from one certificate to the
+	// next: each is a write that the tenant's other writes wait for.
+	MinRenewal = time.Minute
 )
 
 // Wanted is a token that a host asks for.
@@ -50,6 +53,9 @@ type Wanted struct {
 	Audience string
 	Host     string
 	Evidence string
+	// Check is asked when the identity is known, before a token is made. It
+	// returns what goes on record, refused or not.
+	Check func(directory.Principal) (string, error)
 }
 
 // Fleet is the agents' side of the control plane.
@@ -123,15 +129,15 @@ func (f *Fleet) Enrol(ctx context.Context, r fleetapi.EnrolRequest) (fleetapi.En
 	return out, err
 }
 
-// Renew certifies a host's key anew.
-func (f *Fleet) Renew(ctx context.Context, h Host, r fleetapi.RenewRequest) (fleetapi.EnrolResponse, error) {
+// Renew certifies a host's key anew. serial is the certificate's that the host shows.
+func (f *Fleet) Renew(ctx context.Context, h Host, serial string, r fleetapi.RenewRequest) (fleetapi.EnrolResponse, error) {
 	out, cert, err := f.certify(ctx, h, r.CSR)
 	if err != nil {
 		return out, err
 	}
 	ev := f.event(h.caller(ctx), "Innate.Fleet/hosts/renew/action", h.ID)
 	ev.Host = h.ID.Name()
-	err = f.Store.AddCertificate(ctx, h.Tenant, cert, &ev)
+	err = f.Store.AddCertificate(ctx, h.Tenant, serial, cert, &ev)
 	if err != nil {
 		return out, fmt.Errorf("keeping a certificate: %w", err)
 	}
@@ -175,65 +181,96 @@ func (f *Fleet) Authenticate(ctx context.Context, certs []*x509.Certificate) (Ho
 	return h, nil
 }
 
-// Placements lists what is placed on the host.
+// Placements lists what is placed on the host, and the caller rules of that.
 func (f *Fleet) Placements(ctx context.Context, h Host) (fleetapi.Placements, error) {
 	rev, err := f.Store.Revision(ctx, h.Tenant)
 	if err != nil {
 		return fleetapi.Placements{}, fmt.Errorf("reading the revision: %w", err)
 	}
 	out := fleetapi.Placements{Revision: rev, Placements: []fleetapi.Placement{}}
-	after := ""
-	for {
-		rs, err := f.Store.Resources(ctx, h.Tenant, h.ID.Key(), TypePlacement, arm.Page{After: after, Limit: 500})
-		if err != nil {
-			return out, fmt.Errorf("reading the placements of %s: %w", h.ID, err)
-		}
-		for _, r := range rs {
-			p, err := placement(r.Body)
-			if err != nil {
-				return out, fmt.Errorf("reading placement %s: %w", r.ID, err)
-			}
-			out.Placements = append(out.Placements, fleetapi.Placement{Name: r.ID.Name(), Door: p.Door, Selectors: p.Selectors, Resource: p.ResourceID})
-			after = r.ID.Key()
-		}
-		if len(rs) < 500 {
-			return out, nil
-		}
+	rs, err := f.Store.Placed(ctx, h.Tenant, h.ID.Key())
+	if err != nil {
+		return out, fmt.Errorf("reading the placements of %s: %w", h.ID, err)
 	}
+	for _, r := range rs {
+		if strings.EqualFold(r.Type, TypeCallerRule) {
+			p, _, err := rule(r.Body, r.ID)
+			if err != nil {
+				return out, fmt.Errorf("reading caller rule %s: %w", r.ID, internal(err))
+			}
+			out.Rules = append(out.Rules, p.message(r.ID))
+			continue
+		}
+		p, err := placement(r.Body)
+		if err != nil {
+			return out, fmt.Errorf("reading placement %s: %w", r.ID, internal(err))
+		}
+		out.Placements = append(out.Placements, fleetapi.Placement{Name: r.ID.Name(), Door: p.Door, Selectors: p.Selectors, Resource: p.ResourceID})
+	}
+	return out, nil
 }
-
-// maxEvidence bounds what a host says of a caller, in bytes.
-const maxEvidence = 4096
 
 // Token issues a token for a workload that is placed on the host. What it
 // refuses is on record, as is what the token service decides.
 func (f *Fleet) Token(ctx context.Context, h Host, r fleetapi.TokenRequest) (fleetapi.TokenResponse, error) {
-	workload, err := resource.Parse(r.Workload)
+	// Read before placement and rules: a change after it may concern the token.
+	rev, err := f.Store.Revision(ctx, h.Tenant)
 	if err != nil {
-		return fleetapi.TokenResponse{}, f.refuse(ctx, h, h.ID, err)
+		return fleetapi.TokenResponse{}, fmt.Errorf("reading the revision: %w", err)
 	}
-	if len(r.Caller) > maxEvidence {
-		err = problem.Errorf(problem.TooLarge, "the caller's evidence is over %d bytes long", maxEvidence)
-	} else {
-		err = f.placed(ctx, h, r.Placement, workload)
-	}
+	workload, c, err := f.entitled(ctx, h, actionIssue, r.Workload, r.Placement, r.Evidence, r.Caller)
 	if err != nil {
-		return fleetapi.TokenResponse{}, f.refuse(ctx, h, workload, err)
+		return fleetapi.TokenResponse{}, err
 	}
-	return f.Issue(ctx, h.caller(ctx), Wanted{
-		Workload: workload, Audience: r.Audience, Host: h.ID.Name(), Evidence: r.Caller,
-		Identity: directory.Selector{Client: r.ClientID, Object: r.ObjectID, Resource: r.ResourceID},
+	named := directory.Selector{Client: r.ClientID, Object: r.ObjectID, Resource: r.ResourceID}
+	// Which identity a name means is not known yet; check is asked then.
+	j, err := f.judge(ctx, h, workload, c, evidence.Want{Audience: r.Audience, Named: named != directory.Selector{}})
+	if err != nil {
+		return fleetapi.TokenResponse{}, f.refuse(ctx, h, actionIssue, workload, c, j.reason(), err)
+	}
+	out, err := f.Issue(ctx, h.caller(ctx), Wanted{
+		Workload: workload, Audience: r.Audience, Host: h.ID.Name(), Evidence: c.words, Identity: j.identity(named), Check: j.check,
 	})
+	out.Revision = min(out.Revision, rev)
+	return out, err
 }
 
-// refuse records that the host was refused a token for on, and returns why.
-func (f *Fleet) refuse(ctx context.Context, h Host, on resource.ID, err error) error {
+// actionIssue is what the record calls a token's issue.
+const actionIssue = "Innate.Token/issue/action"
+
+// entitled checks that the workload is placed on the host, for a caller that
+// the placement is about. A refusal is on record.
+func (f *Fleet) entitled(ctx context.Context, h Host, action, on, name string, ev fleetapi.Evidence, words string) (resource.ID, caller, error) {
+	workload, err := resource.Parse(on)
+	if err != nil {
+		return workload, caller{}, f.refuse(ctx, h, action, h.ID, caller{}, "", err)
+	}
+	c, err := callerOf(ev, words)
+	if err != nil {
+		return workload, c, f.refuse(ctx, h, action, workload, caller{}, "", err)
+	}
+	p, err := f.placed(ctx, h, name, workload)
+	if err == nil {
+		err = p.admits(name, c)
+	}
+	if err != nil {
+		return workload, c, f.refuse(ctx, h, action, workload, c, "", err)
+	}
+	return workload, c, nil
+}
+
+// refuse records that the host was refused something for on, and returns why.
+// reason is what the record says, "" for what the host is told.
+func (f *Fleet) refuse(ctx context.Context, h Host, action string, on resource.ID, c caller, reason string, err error) error {
 	p := problem.Of(err)
 	if p.Kind == problem.Internal || p.Kind == problem.Unavailable {
 		return err // nothing was decided
 	}
-	ev := f.event(h.caller(ctx), "Innate.Token/issue/action", on)
-	ev.Outcome, ev.Host, ev.Reason = audit.Refused, h.ID.Name(), clip(p.Detail)
+	if reason == "" {
+		reason = p.Detail
+	}
+	ev := f.event(h.caller(ctx), action, on)
+	ev.Outcome, ev.Host, ev.Reason, ev.Via = audit.Refused, h.ID.Name(), clip(reason), c.words
 	if p.Kind == problem.CallerRefused {
 		ev.Outcome = audit.Denied
 	}
@@ -243,23 +280,23 @@ func (f *Fleet) refuse(ctx context.Context, h Host, on resource.ID, err error) e
 	return err
 }
 
-// placed checks that the placement of that name places the workload on the host.
-func (f *Fleet) placed(ctx context.Context, h Host, name string, workload resource.ID) error {
+// placed finds the placement of that name, which must place the workload on the host.
+func (f *Fleet) placed(ctx context.Context, h Host, name string, workload resource.ID) (PlacementProperties, error) {
 	id, err := h.ID.Child("placements", name)
 	if err != nil {
-		return err
+		return PlacementProperties{}, err
 	}
 	r, err := f.Store.Resource(ctx, h.Tenant, id.Key())
 	if err != nil && !problem.Is(err, problem.NotFound) {
-		return fmt.Errorf("reading placement %s: %w", id, err)
+		return PlacementProperties{}, fmt.Errorf("reading placement %s: %w", id, err)
 	}
 	if err == nil {
 		p, perr := placement(r.Body)
 		if perr == nil && strings.EqualFold(p.ResourceID, workload.String()) {
-			return nil
+			return p, nil
 		}
 	}
-	return problem.Errorf(problem.CallerRefused, "%s is not placed on host %s", workload, h.ID.Name())
+	return PlacementProperties{}, problem.Errorf(problem.CallerRefused, "%s is not placed on host %s", workload, h.ID.Name())
 }
 
 // maxEvents bounds what a host ships at once.
@@ -280,6 +317,9 @@ func (f *Fleet) Events(ctx context.Context, h Host, r fleetapi.EventsRequest) er
 		reason := "from the host's memory, as it reports"
 		if s.Stale {
 			reason += "; the control plane could not be asked first"
+		}
+		if s.Would != "" {
+			reason += "; " + clip(would(s.Would))
 		}
 		evs = append(evs, audit.Event{
 			Tenant: h.Tenant, At: f.past(s.At), Action: "Innate.Token/serve/action", Target: clip(s.Workload), Outcome: audit.Allowed,

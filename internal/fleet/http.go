@@ -51,7 +51,7 @@ func (f *Fleet) Handler(log *slog.Logger) http.Handler {
 		if err := web.ReadJSON(r, &req); err != nil {
 			return err
 		}
-		out, err := f.Renew(r.Context(), h, req)
+		out, err := f.Renew(r.Context(), h, serial(r), req)
 		return answer(w, out, err)
 	}))
 	mux.Handle("GET "+fleetapi.PathPlacements, as(func(w http.ResponseWriter, r *http.Request, h Host) error {
@@ -91,6 +91,9 @@ func answer(w http.ResponseWriter, v any, err error) error {
 	return web.WriteJSON(w, http.StatusOK, v)
 }
 
+// serial is that of the certificate that an authenticated host shows.
+func serial(r *http.Request) string { return r.TLS.PeerCertificates[0].SerialNumber.Text(16) }
+
 // sendTimeout is how long an agent may take to read a line of its stream.
 const sendTimeout = 10 * time.Second
 
@@ -103,7 +106,7 @@ func (f *Fleet) serveChanges(w http.ResponseWriter, r *http.Request, h Host) err
 	w.Header().Set("Cache-Control", "no-store")
 	enc, ctl := json.NewEncoder(w), http.NewResponseController(w)
 	begun := false
-	err = f.Changes(r.Context(), h, r.TLS.PeerCertificates[0].SerialNumber.Text(16), after, func(c fleetapi.Change) error {
+	err = f.Changes(r.Context(), h, serial(r), after, func(c fleetapi.Change) error {
 		begun = true
 		_ = ctl.SetWriteDeadline(time.Now().Add(sendTimeout)) // the wall clock: a socket's, not ours
 		if err := enc.Encode(c); err != nil {

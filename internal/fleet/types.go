@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
-	"strings"
 
 	"github.com/innate-id/innate/internal/access"
 	"github.com/innate-id/innate/internal/arm"
@@ -54,7 +53,7 @@ func (f *Fleet) Types() []*arm.Type {
 		},
 		{
 			Name: TypePlacement, NoLocation: true, NamePattern: name, NameRule: nameRule,
-			Linked: func(d arm.Document) ([]arm.Need, error) {
+			Linked: func(_ context.Context, _ string, _ resource.ID, d arm.Document) ([]arm.Need, error) {
 				p, err := placement(d)
 				if err != nil {
 					return nil, err
@@ -89,6 +88,7 @@ func (f *Fleet) Types() []*arm.Type {
 				return nil
 			},
 		},
+		ruleType(),
 	}
 }
 
@@ -107,7 +107,7 @@ func placement(d arm.Document) (PlacementProperties, error) {
 	if err != nil {
 		return p, problem.Errorf(problem.Invalid, "The member 'properties.resourceId' is not a resource ID: %s.", problem.Of(err).Detail)
 	}
-	if id.GroupID().IsZero() || id.Equal(id.GroupID()) || strings.EqualFold(id.Type(), TypeHost) || strings.EqualFold(id.Type(), TypePlacement) {
+	if !placeable(id) {
 		return p, problem.Errorf(problem.Invalid, "The member 'properties.resourceId' must be a resource in a resource group that can have an identity.")
 	}
 	p.ResourceID = id.String()

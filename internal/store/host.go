@@ -91,31 +91,95 @@ func (db *DB) Enrol(ctx context.Context, hash string, now time.Time, ev *audit.E
 		if _, err := one(t.ctx, t.q, bad, scanHost, hostWithUID, h.Tenant, h.UID); err != nil {
 			return err
 		}
-		// A host is one machine: what was enrolled as it before is it no more,
-		// and notices.
-		if err := t.forget(h.UID, deleteCertificatesOf, forgetShipments); err != nil {
-			return err
-		}
-		if _, err := t.exec(addCertificate, h.Tenant, fold(c.Serial), h.UID, ms(c.Expires)); err != nil {
-			return fmt.Errorf("adding a certificate of host %s: %w", h.ID, err)
-		}
-		return nil
+		return t.admit(h, c)
 	})
 }
 
-const certificatesOf = `SELECT COUNT(*) FROM certificate WHERE tenant = $1 AND host_uid = $2`
+const getKnownHost = `
+	SELECT r.tenant, r.id, r.type, r.uid, r.body, r.bound_to, r.etag, r.created_ms, r.updated_ms, r.created_by, r.updated_by
+	FROM claimed_name n JOIN resource r ON r.tenant = n.tenant AND r.key = n.resource_key
+	WHERE n.kind = '` + fleet.ClaimCertificate + `' AND n.name = $1`
 
-// AddCertificate adds a renewed certificate; [problem.Unauthenticated] if the
-// host has none to renew, having been evicted meanwhile.
-func (db *DB) AddCertificate(ctx context.Context, tenant string, c fleet.Certificate, ev *audit.Event) error {
+// KnownHost finds the host that claims certificates by this name;
+// [problem.NotFound] if none does.
+func (db *DB) KnownHost(ctx context.Context, name string) (arm.Resource, error) {
+	none := problem.Errorf(problem.NotFound, "no host is known by the certificate %q", name)
+	return one(ctx, db.read, none, scanResource, getKnownHost, fold(name))
+}
+
+const knownHostUID = `
+	SELECT r.uid FROM claimed_name n JOIN resource r ON r.tenant = n.tenant AND r.key = n.resource_key
+	WHERE n.kind = '` + fleet.ClaimCertificate + `' AND n.name = $1 AND n.tenant = $2`
+
+const evicted = `SELECT COUNT(*) FROM eviction WHERE tenant = $1 AND host_uid = $2`
+
+// EnrolKnown adds a certificate for a host that showed one of its own, known by
+// the claimed name. [problem.BadCredential] if it is not known by that any
+// more; [problem.Denied] if the host was evicted and not readmitted.
+func (db *DB) EnrolKnown(ctx context.Context, h fleet.Host, name string, c fleet.Certificate, ev *audit.Event) error {
+	return db.write(ctx, ev, func(t *writeTx) error {
+		none := problem.Errorf(problem.BadCredential, "host %s is not known by that certificate", h.ID.Name())
+		uid, err := one(t.ctx, t.q, none, scanned[string], knownHostUID, fold(name), h.Tenant)
+		if err != nil {
+			return err
+		}
+		if uid != h.UID {
+			return none
+		}
+		n, err := one(t.ctx, t.q, nil, scanned[int], evicted, h.Tenant, h.UID)
+		if err != nil {
+			return fmt.Errorf("looking whether host %s was evicted: %w", h.ID, err)
+		}
+		if n > 0 {
+			return problem.Errorf(problem.Denied, "host %s was evicted: it does not come back by its certificate until somebody readmits it (POST {host}/readmit at the management API) or gives it a one-time token", h.ID.Name())
+		}
+		return t.admit(h, c)
+	})
+}
+
+// admit makes c the one certificate of the host. A host is one machine: what
+// was enrolled as it before is it no more, and notices.
+func (t *writeTx) admit(h fleet.Host, c fleet.Certificate) error {
+	if err := t.forget(h.UID, deleteCertificatesOf, forgetShipments); err != nil {
+		return err
+	}
+	if _, err := t.exec(addCertificate, h.Tenant, fold(c.Serial), h.UID, ms(c.Expires)); err != nil {
+		return fmt.Errorf("adding a certificate of host %s: %w", h.ID, err)
+	}
+	return nil
+}
+
+const certificateOf = `SELECT COUNT(*) FROM certificate WHERE tenant = $1 AND host_uid = $2 AND serial = $3`
+
+// newestCertificateOf is when the host's last certificate ends, which says when it was made.
+const newestCertificateOf = `SELECT COALESCE(MAX(expires_ms), 0) FROM certificate WHERE tenant = $1 AND host_uid = $2`
+
+const deleteOtherCertificates = `DELETE FROM certificate WHERE tenant = $1 AND host_uid = $2 AND serial <> $3`
+
+// AddCertificate adds a certificate renewed by the one with the serial old, and
+// forgets all but these two: the answer can be lost, and then the old one is
+// all that the host has. [problem.Unauthenticated] if old is no certificate of
+// the host, having been evicted or renewed meanwhile; [problem.Throttled] if
+// the host got one less than [fleet.MinRenewal] ago.
+func (db *DB) AddCertificate(ctx context.Context, tenant, old string, c fleet.Certificate, ev *audit.Event) error {
 	ev.Tenant = tenant
 	return db.write(ctx, ev, func(t *writeTx) error {
-		n, err := one(t.ctx, t.q, nil, scanned[int], certificatesOf, tenant, c.HostUID)
+		n, err := one(t.ctx, t.q, nil, scanned[int], certificateOf, tenant, c.HostUID, fold(old))
 		if err != nil {
-			return fmt.Errorf("counting the certificates of host %s: %w", c.HostUID, err)
+			return fmt.Errorf("looking for the certificate of host %s: %w", c.HostUID, err)
 		}
 		if n == 0 {
-			return problem.Errorf(problem.Unauthenticated, "the host has no certificate to renew; enrol it")
+			return problem.Errorf(problem.Unauthenticated, "the host has no such certificate to renew; enrol it")
+		}
+		last, err := one(t.ctx, t.q, nil, scanned[int64], newestCertificateOf, tenant, c.HostUID)
+		if err != nil {
+			return fmt.Errorf("looking for the last certificate of host %s: %w", c.HostUID, err)
+		}
+		if c.Expires.Sub(at(last)) < fleet.MinRenewal {
+			return problem.Errorf(problem.Throttled, "the host got a certificate less than %v ago; renew at half of its life", fleet.MinRenewal)
+		}
+		if _, err := t.exec(deleteOtherCertificates, tenant, c.HostUID, fold(old)); err != nil {
+			return fmt.Errorf("forgetting the certificates before of host %s: %w", c.HostUID, err)
 		}
 		if _, err := t.exec(addCertificate, tenant, fold(c.Serial), c.HostUID, ms(c.Expires)); err != nil {
 			return fmt.Errorf("adding a certificate of host %s: %w", c.HostUID, err)
@@ -127,15 +191,29 @@ func (db *DB) AddCertificate(ctx context.Context, tenant string, c fleet.Certifi
 const (
 	deleteEnrolmentsOf   = `DELETE FROM enrolment WHERE tenant = $1 AND host_uid = $2`
 	deleteCertificatesOf = `DELETE FROM certificate WHERE tenant = $1 AND host_uid = $2`
+	readmit              = `DELETE FROM eviction WHERE tenant = $1 AND host_uid = $2`
 )
 
-// Evict forgets all certificates and enrolment tokens of a host.
+const addEviction = `INSERT INTO eviction (tenant, host_uid, at_ms) VALUES ($1, $2, $3)
+	ON CONFLICT (tenant, host_uid) DO UPDATE SET at_ms = excluded.at_ms`
+
+// Evict forgets all certificates and enrolment tokens of a host, and keeps in
+// mind that it was evicted.
 func (db *DB) Evict(ctx context.Context, h fleet.Host, ev *audit.Event) error {
 	ev.Tenant = h.Tenant
 	return db.write(ctx, ev, func(t *writeTx) error {
 		t.change(arm.ChangeResource, h.ID.Key())
+		if _, err := t.exec(addEviction, h.Tenant, h.UID, ms(ev.At)); err != nil {
+			return fmt.Errorf("keeping the eviction of host %s: %w", h.ID, err)
+		}
 		return t.forget(h.UID, deleteEnrolmentsOf, deleteCertificatesOf)
 	})
+}
+
+// Readmit lets a host that was evicted enrol by its own certificate again.
+func (db *DB) Readmit(ctx context.Context, h fleet.Host, ev *audit.Event) error {
+	ev.Tenant = h.Tenant
+	return db.write(ctx, ev, func(t *writeTx) error { return t.forget(h.UID, readmit) })
 }
 
 // DeleteHost forgets the enrolment tokens and certificates of the host with
@@ -149,7 +227,7 @@ func (t *writeTx) DeleteHost(uid string) error {
 	for _, h := range hosts {
 		t.change(arm.ChangeResource, h.ID.Key())
 	}
-	return t.forget(uid, deleteEnrolmentsOf, deleteCertificatesOf, forgetShipments)
+	return t.forget(uid, deleteEnrolmentsOf, deleteCertificatesOf, forgetShipments, readmit)
 }
 
 func (t *writeTx) forget(uid string, stmts ...string) error {

@@ -54,6 +54,9 @@ type Request struct {
 	Identity directory.Selector
 	Host     string
 	Evidence string
+	// Check, if there is one, may refuse the identity that was found. It returns
+	// what goes on record, refused or not.
+	Check func(directory.Principal) (string, error)
 	// Form is set when a client posted it.
 	Form *Form
 }
@@ -94,7 +97,12 @@ func (s *Service) Issue(ctx context.Context, c access.Caller, r Request, g grant
 		if p.Kind == problem.Internal || p.Kind == problem.Unavailable || p.Kind == problem.UnknownTenant {
 			return Issued{}, err // nothing was decided
 		}
-		ev.Reason = p.Detail
+		if p.Kind == problem.CallerRefused {
+			ev.Outcome = audit.Denied
+		}
+		if ev.Reason == "" {
+			ev.Reason = p.Detail
+		}
 	}
 	// 7. Record, before the answer leaves.
 	if rerr := s.Directory.Store.Record(ctx, ev); rerr != nil {
@@ -128,7 +136,13 @@ func (s *Service) issue(ctx context.Context, r Request, g grant, ev *audit.Event
 		return Issued{}, err
 	}
 	// 5. May it: any principal may have a token for any API of its tenant;
-	// what it may do there, the API decides by roles.
+	// what it may do there, the API decides by roles. A workload's caller rules
+	// are asked about the identity that it turned out to be.
+	if r.Check != nil {
+		if ev.Reason, err = r.Check(p); err != nil {
+			return Issued{}, err
+		}
+	}
 	// 6. Mint.
 	claims := s.claims(r, who, aud)
 	signer, err := s.Ring.Signer(ctx, r.Tenant)

@@ -5,6 +5,7 @@
 package agenttest
 
 import (
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -17,6 +18,7 @@ import (
 	"math/big"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -52,6 +54,8 @@ type ControlPlane struct {
 	certLife   time.Duration
 	revision   int64
 	placements []fleetapi.Placement
+	rules      []fleetapi.CallerRule
+	asked      []fleetapi.TokenRequest // the latest
 	log        []fleetapi.Change
 	wake       chan struct{} // closed when streams have something to look at
 	kick       chan struct{} // closed to end every stream
@@ -207,7 +211,7 @@ func (c *ControlPlane) issue(w http.ResponseWriter, der []byte) {
 
 func (c *ControlPlane) servePlacements(w http.ResponseWriter, _ *http.Request) {
 	c.mu.Lock()
-	p := fleetapi.Placements{Revision: c.revision, Placements: append([]fleetapi.Placement(nil), c.placements...)}
+	p := fleetapi.Placements{Revision: c.revision, Placements: slices.Clone(c.placements), Rules: slices.Clone(c.rules)}
 	c.mu.Unlock()
 	_ = json.NewEncoder(w).Encode(p)
 }
@@ -266,6 +270,7 @@ func (c *ControlPlane) serveToken(w http.ResponseWriter, r *http.Request) {
 	}
 	c.mu.Lock()
 	decide := c.token
+	c.asked = append(c.asked[max(0, len(c.asked)-maxAsked+1):], req)
 	c.mu.Unlock()
 	if decide == nil {
 		decide = func(req fleetapi.TokenRequest) (fleetapi.TokenResponse, error) { return c.Mint(req), nil }
@@ -299,7 +304,11 @@ func (c *ControlPlane) serveEvents(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// Mint makes a token that lives for a day, as of now.
+// maxAsked bounds what is kept of the questions for tokens.
+const maxAsked = 1000
+
+// Mint makes a token that lives for a day, as of now, of the identity that is
+// named by its resource ID, else of the workload's own.
 func (c *ControlPlane) Mint(req fleetapi.TokenRequest) fleetapi.TokenResponse {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -308,7 +317,7 @@ func (c *ControlPlane) Mint(req fleetapi.TokenRequest) fleetapi.TokenResponse {
 	return fleetapi.TokenResponse{
 		AccessToken: fmt.Sprintf("token-%d", c.minted), TokenID: fmt.Sprintf("uti-%d", c.minted),
 		Principal: "6f1e6a3c-0000-4000-8000-000000000001", ClientID: "6f1e6a3c-0000-4000-8000-000000000002",
-		Identity: req.Workload, Resource: req.Audience, NotBefore: now.Add(-5 * time.Minute), Expires: now.Add(24 * time.Hour),
+		Identity: cmp.Or(req.ResourceID, req.Workload), Resource: req.Audience, NotBefore: now.Add(-5 * time.Minute), Expires: now.Add(24 * time.Hour),
 		Revision: c.revision,
 	}
 }
@@ -337,6 +346,45 @@ func (c *ControlPlane) PlaceUnsaid(p ...fleetapi.Placement) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.placements = p
+}
+
+// Rule sets the caller rules of what is placed and says so on the stream.
+func (c *ControlPlane) Rule(r ...fleetapi.CallerRule) int64 {
+	return c.change(fleetapi.Change{Placements: true}, func() { c.rules = r })
+}
+
+// RuleUnsaid sets the caller rules; the stream has not got there yet.
+func (c *ControlPlane) RuleUnsaid(r ...fleetapi.CallerRule) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.rules = r
+}
+
+// Set sets placements and caller rules in one change and says so on the stream.
+func (c *ControlPlane) Set(p []fleetapi.Placement, r []fleetapi.CallerRule) int64 {
+	return c.change(fleetapi.Change{Placements: true}, func() { c.placements, c.rules = p, r })
+}
+
+// Asked returns the latest questions for tokens, oldest first.
+func (c *ControlPlane) Asked() []fleetapi.TokenRequest {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.asked)
+}
+
+// Would counts the answers that were shipped with a word of rules in audit
+// mode, why in it.
+func (c *ControlPlane) Would(why string) (served int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, b := range c.batches {
+		for _, s := range b.Served {
+			if s.Would != "" && strings.Contains(s.Would, why) {
+				served += s.Count
+			}
+		}
+	}
+	return served
 }
 
 // Push takes the next revision and says ch with it on the stream.

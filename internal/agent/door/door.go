@@ -56,6 +56,10 @@ type Config struct {
 	Handler http.Handler
 	// Identify takes the evidence about a connection's peer.
 	Identify func(net.Conn) (evidence.Evidence, error)
+	// Admit is asked once for each connection, with the evidence in words (""
+	// where it could not be taken); left is called when the connection has
+	// ended. One that is not admitted is closed. May be nil.
+	Admit func(ev evidence.Evidence, text string) (left func(), ok bool)
 	// AnswerTimeout bounds an answer; 0 lets it take as long as it likes.
 	AnswerTimeout time.Duration
 	Log           *slog.Logger
@@ -160,6 +164,7 @@ func New(cfg Config, l net.Listener) *Door {
 }
 
 func (d *Door) server(identify func(net.Conn) (evidence.Evidence, error)) *http.Server {
+	open := new(connections)
 	return &http.Server{
 		Handler:           limited(d.cfg.Handler),
 		ReadHeaderTimeout: headerTimeout,
@@ -173,12 +178,14 @@ func (d *Door) server(identify func(net.Conn) (evidence.Evidence, error)) *http.
 		ErrorLog:                     slog.NewLogLogger(d.cfg.Log.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			id := &identified{done: make(chan struct{})}
+			open.add(c, id)
 			go func() {
 				defer close(id.done)
-				id.ev, id.err = identify(c)
+				id.take(c, identify, d.cfg.Admit)
 			}()
 			return context.WithValue(ctx, callerKey{}, id)
 		},
+		ConnState: open.state,
 	}
 }
 
@@ -305,28 +312,4 @@ func (d *Door) Close(ctx context.Context) error {
 	}
 	o.cut()
 	return err
-}
-
-type callerKey struct{}
-
-// identified is the evidence about a connection once it is taken.
-type identified struct {
-	done chan struct{} // closed when what follows is there
-	ev   evidence.Evidence
-	err  error
-}
-
-// Caller returns the evidence about the connection that a request came over.
-// An error means that nobody knows who asks, and nothing may be answered.
-func Caller(ctx context.Context) (evidence.Evidence, error) {
-	id, ok := ctx.Value(callerKey{}).(*identified)
-	if !ok {
-		return evidence.Evidence{}, errors.New("request did not come through a door")
-	}
-	select {
-	case <-id.done:
-		return id.ev, id.err
-	case <-ctx.Done():
-		return evidence.Evidence{}, fmt.Errorf("taking evidence: %w", ctx.Err())
-	}
 }

@@ -64,7 +64,7 @@ func TestEvidenceComesWithTheConnection(t *testing.T) {
 	}
 	tcp.Serve()
 	t.Cleanup(func() { tcp.Close(context.Background()) })
-	if got := get(t, "tcp", tcp.Addr()); !strings.HasPrefix(got, "door:main unix:uid:"+strconv.Itoa(os.Getuid())) || !strings.HasSuffix(got, "grade:after-the-fact <nil>") {
+	if got := get(t, "tcp", tcp.Addr()); !strings.HasPrefix(got, "door:main ") || !strings.Contains(got, " unix:uid:"+strconv.Itoa(os.Getuid())+" ") || !strings.HasSuffix(got, "grade:after-the-fact <nil>") {
 		t.Errorf("evidence over TCP = %s", got)
 	}
 

@@ -32,6 +32,8 @@ type Caller struct {
 	// says so.
 	Workload, Placement string
 	Evidence            evidence.Evidence
+	// Text is the evidence in words.
+	Text string
 }
 
 // Agent is what a dialect needs of the agent around it.

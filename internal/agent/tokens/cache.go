@@ -22,6 +22,7 @@ import (
 
 	"golang.org/x/sync/singleflight"
 
+	"github.com/innate-id/innate/internal/evidence"
 	"github.com/innate-id/innate/internal/fleetapi"
 	"github.com/innate-id/innate/internal/problem"
 )
@@ -46,8 +47,8 @@ const (
 	maxRecent = 1024
 )
 
-// Request asks for a token for a workload. All of it but the last two fields
-// is the key under which the token is kept.
+// Request asks for a token for a workload. What comes first is the key under
+// which the token is kept.
 type Request struct {
 	Workload, Placement, Audience string
 	// At most one of these names the identity.
@@ -59,6 +60,20 @@ type Request struct {
 	BypassCache bool
 	// RefreshSHA256 is the hex digest of a token not to be given again.
 	RefreshSHA256 string
+
+	// Evidence is what the control plane judges by.
+	Evidence evidence.Evidence
+	// Confirm is asked before a token is given away, and before that is on
+	// record: an error is the answer instead. would is why rules in audit mode
+	// would have refused it. May be nil.
+	Confirm func(fleetapi.TokenResponse) (would string, err error)
+}
+
+func (r Request) confirm(tok fleetapi.TokenResponse) (would string, err error) {
+	if r.Confirm == nil {
+		return "", nil
+	}
+	return r.Confirm(tok)
 }
 
 // key joins what tells tokens apart. Resource IDs and GUIDs compare without
@@ -71,7 +86,15 @@ func (r Request) key() string {
 
 func (r Request) wire() fleetapi.TokenRequest {
 	return fleetapi.TokenRequest{Workload: r.Workload, Placement: r.Placement, Audience: r.Audience,
-		ClientID: r.ClientID, ObjectID: r.ObjectID, ResourceID: r.ResourceID, Caller: r.Caller}
+		ClientID: r.ClientID, ObjectID: r.ObjectID, ResourceID: r.ResourceID, Caller: r.Caller, Evidence: wire(r.Evidence)}
+}
+
+func wire(ev evidence.Evidence) fleetapi.Evidence {
+	out := fleetapi.Evidence{Door: ev.Door, Grade: ev.Grade.String(), Interpreter: ev.Interpreter}
+	for _, s := range ev.Selectors {
+		out.Selectors = append(out.Selectors, string(s))
+	}
+	return out
 }
 
 // Config is what a [Cache] needs.
@@ -151,8 +174,11 @@ func (c *Cache) Get(ctx context.Context, req Request) (fleetapi.TokenResponse, e
 		tok, led, err = c.ask(ctx, key, req)
 	}
 	switch {
-	case err == nil && led:
-		return tok, nil // the control plane has it on record
+	case err == nil && led: // the control plane has it on record
+		if _, err := req.confirm(tok); err != nil {
+			return fleetapi.TokenResponse{}, err
+		}
+		return tok, nil
 	case err == nil:
 		return c.remembered(tok, req, false)
 	case problem.Is(err, problem.Unavailable) && c.cfg.ServeStale && !req.BypassCache:
@@ -175,8 +201,12 @@ func Definite(err error) bool {
 
 // remembered puts an answer that the control plane does not know of on record.
 func (c *Cache) remembered(tok fleetapi.TokenResponse, req Request, stale bool) (fleetapi.TokenResponse, error) {
-	err := c.cfg.Record(fleetapi.Served{At: c.cfg.Now().UTC(), Count: 1, Workload: req.Workload, Principal: tok.Principal,
-		Audience: req.Audience, TokenID: tok.TokenID, Caller: req.Caller, Stale: stale})
+	would, err := req.confirm(tok)
+	if err != nil {
+		return fleetapi.TokenResponse{}, err
+	}
+	err = c.cfg.Record(fleetapi.Served{At: c.cfg.Now().UTC(), Count: 1, Workload: req.Workload, Principal: tok.Principal,
+		Audience: req.Audience, TokenID: tok.TokenID, Caller: req.Caller, Stale: stale, Would: would})
 	if err != nil {
 		return fleetapi.TokenResponse{}, err
 	}
@@ -299,6 +329,7 @@ func (c *Cache) keep(key string, req Request, tok fleetapi.TokenResponse) bool {
 		c.remove(el)
 	}
 	sum := sha256.Sum256([]byte(tok.AccessToken))
+	req.Evidence, req.Confirm = evidence.Evidence{}, nil // one caller's, and the token is kept for all alike
 	e := &entry{key: key, req: req, tok: tok, sha: hex.EncodeToString(sum[:]), refreshAt: refreshAt(c.cfg.Now(), tok.Expires)}
 	if c.overtaken(e) {
 		return false

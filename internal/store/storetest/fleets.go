@@ -22,6 +22,10 @@ func fleets() []test {
 		{"EnrolmentTokenExpires", enrolExpires},
 		{"EnrolmentTokenOneWinnerOfMany", enrolRace},
 		{"CertificateRenewedUntilEvicted", certificates},
+		{"RenewalsAreBounded", renewals},
+		{"KnownHostEnrolsUntilEvicted", knownHost},
+		{"PlacedIsOfOneHost", placed},
+		{"PlacedShowsOneMoment", placedAtOnce},
 		{"DeletedHostIsForgotten", deleteHost},
 		{"ShippedBatchIsRecordedOnce", shippedOnce},
 		{"SweepForgetsWhatExpired", sweepFleet},
@@ -113,14 +117,11 @@ func enrolRace(t *testing.T, f *fixture) {
 
 func certificates(t *testing.T, f *fixture) {
 	h := f.host()
-	renew := func(serial string) error {
-		c := fleet.Certificate{Serial: serial, HostUID: h.UID, Expires: noon.Add(time.Hour)}
-		return f.db.AddCertificate(t.Context(), tenant, c, event("", "renew"))
-	}
-	refused(t, "renewing nothing", renew("01"), problem.Unauthenticated)
+	renew := func(old, serial string) error { return f.renew(h, old, serial, 48*time.Hour) }
+	refused(t, "renewing nothing", renew("00", "01"), problem.Unauthenticated)
 	f.token("aa", h)
 	must(t, f.enrol("aa", "01"))
-	must(t, renew("02"))
+	must(t, renew("01", "02"))
 	f.token("bb", h)
 	before := f.revision()
 	must(t, f.db.Evict(t.Context(), h, event("", "evict")))
@@ -131,7 +132,7 @@ func certificates(t *testing.T, f *fixture) {
 	}
 	refused(t, "an evicted host's token", f.enrol("bb", "03"), problem.BadCredential)
 	// A renewal that was under way must not bring the host back.
-	refused(t, "an evicted host's renewal", renew("04"), problem.Unauthenticated)
+	refused(t, "an evicted host's renewal", renew("02", "04"), problem.Unauthenticated)
 	same(t, "on record", f.actions(tenant), []string{"enrol", "evict", "renew", "token", "token"})
 }
 
@@ -193,4 +194,145 @@ func sweepFleet(t *testing.T, f *fixture) {
 	must(t, f.db.Sweep(t.Context(), noon.Add(24*time.Hour)))
 	_, err = f.db.HostOf(t.Context(), "01")
 	refused(t, "HostOf(expired)", err, problem.Unauthenticated)
+}
+
+// renew renews the certificate old by one that ends after life.
+func (f *fixture) renew(h fleet.Host, old, serial string, life time.Duration) error {
+	c := fleet.Certificate{Serial: serial, HostUID: h.UID, Expires: noon.Add(life)}
+	return f.db.AddCertificate(f.t.Context(), tenant, old, c, event("", "renew"))
+}
+
+// renewals: a host has two certificates at most, and gets them not too often.
+func renewals(t *testing.T, f *fixture) {
+	h := f.host()
+	f.token("aa", h)
+	must(t, f.enrol("aa", "01"))
+	refused(t, "a renewal at once", f.renew(h, "01", "02", 24*time.Hour+fleet.MinRenewal-time.Second), problem.Throttled)
+	must(t, f.renew(h, "01", "02", 25*time.Hour))
+	must(t, f.renew(h, "01", "03", 26*time.Hour)) // the answer with 02 was lost
+	_, err := f.db.HostOf(t.Context(), "02")
+	refused(t, "HostOf(the lost one)", err, problem.Unauthenticated)
+	must(t, f.renew(h, "03", "04", 27*time.Hour))
+	_, err = f.db.HostOf(t.Context(), "01")
+	refused(t, "HostOf(the first one, with two after it)", err, problem.Unauthenticated)
+	refused(t, "renewing the first one", f.renew(h, "01", "05", 28*time.Hour), problem.Unauthenticated)
+	for _, serial := range []string{"03", "04"} {
+		_, err := f.db.HostOf(t.Context(), serial)
+		must(t, err)
+	}
+}
+
+func knownHost(t *testing.T, f *fixture) {
+	h := f.host()
+	claim := func(name string) {
+		f.write(func(tx arm.Tx) error { return tx.ClaimName(fleet.ClaimCertificate, name, h.ID.Key()) })
+	}
+	enrol := func(name, serial string) error {
+		c := fleet.Certificate{Serial: serial, HostUID: h.UID, Expires: noon.Add(time.Hour)}
+		return f.db.EnrolKnown(t.Context(), h, name, c, event(tenant, "known"))
+	}
+	_, err := f.db.KnownHost(t.Context(), "sha256:aa")
+	refused(t, "KnownHost(none)", err, problem.NotFound)
+	refused(t, "a certificate that nobody has", enrol("sha256:aa", "01"), problem.BadCredential)
+	claim("sha256:AA")
+	got, err := f.db.KnownHost(t.Context(), "sha256:Aa")
+	must(t, err)
+	same(t, "KnownHost", got.ID.Key(), h.ID.Key())
+	must(t, enrol("sha256:aa", "01"))
+	must(t, enrol("sha256:aa", "02"))
+	_, err = f.db.HostOf(t.Context(), "01")
+	refused(t, "HostOf(before the second enrolment)", err, problem.Unauthenticated)
+
+	must(t, f.db.Evict(t.Context(), h, event("", "evict")))
+	must(t, f.db.Evict(t.Context(), h, event("", "evict")))
+	refused(t, "an evicted host", enrol("sha256:aa", "03"), problem.Denied)
+	f.token("bb", h)
+	must(t, f.enrol("bb", "04"))
+	refused(t, "an evicted host that has a token's certificate", enrol("sha256:aa", "05"), problem.Denied)
+	must(t, f.db.Readmit(t.Context(), h, event("", "readmit")))
+	must(t, enrol("sha256:aa", "06"))
+
+	f.write(func(tx arm.Tx) error { return tx.ReleaseNames(h.ID.Key()) })
+	refused(t, "a certificate that was taken off", enrol("sha256:aa", "07"), problem.BadCredential)
+	claim("sha256:aa")
+	h.UID = "99999999-9999-4999-8999-999999999999"
+	refused(t, "a host that was made again since", enrol("sha256:aa", "08"), problem.BadCredential)
+}
+
+// rule is a caller rule on a resource, placement a placement of it on a host.
+func rule(on, name string) arm.Resource {
+	r := node(on + "/providers/Innate.Fleet/callerRules/" + name)
+	r.Type, r.BoundTo = fleet.TypeCallerRule, id(on)
+	return r
+}
+
+func placement(host, name, of string) arm.Resource {
+	r := node(host + "/placements/" + name)
+	r.Type, r.BoundTo = fleet.TypePlacement, id(of)
+	return r
+}
+
+func placed(t *testing.T, f *fixture) {
+	h, other := f.host(), hostID+"2"
+	vm := func(n string) string {
+		return "/subscriptions/S/resourceGroups/Hosts/providers/Microsoft.Compute/virtualMachines/" + n
+	}
+	f.put(node(other), node(vm("a")), node(vm("b")), node(vm("c")),
+		placement(hostID, "P1", vm("A")), placement(hostID, "p2", vm("a")), placement(hostID, "p3", vm("b")), placement(other, "p4", vm("c")),
+		rule(vm("a"), "r1"), rule(vm("a"), "R2"), rule(vm("b"), "r3"), rule(vm("c"), "r4"), rule(vm("ab"), "r5"))
+	names := func(rs []arm.Resource, err error) []string {
+		t.Helper()
+		must(t, err)
+		var out []string
+		for _, r := range rs {
+			out = append(out, r.ID.Name())
+		}
+		return out
+	}
+	same(t, "Placed", names(f.db.Placed(t.Context(), tenant, hostID)), []string{"P1", "p2", "p3", "r1", "R2", "r3"})
+	same(t, "Placed in another tenant", names(f.db.Placed(t.Context(), other, h.ID.Key())), []string(nil))
+	same(t, "the rules of a", names(f.db.BoundTo(t.Context(), tenant, vm("A"), fleet.TypeCallerRule)), []string{"r1", "R2"})
+	same(t, "where a is placed", names(f.db.BoundTo(t.Context(), tenant, vm("a"), fleet.TypePlacement)), []string{"P1", "p2"})
+	same(t, "the rules of nothing", names(f.db.BoundTo(t.Context(), tenant, "", fleet.TypeCallerRule)), []string(nil))
+	f.write(func(tx arm.Tx) error { return tx.DeleteResource(id(hostID + "/placements/p3").Key()) })
+	same(t, "Placed", names(f.db.Placed(t.Context(), tenant, hostID)), []string{"P1", "p2", "r1", "R2"})
+}
+
+// placedAtOnce: a reader never sees a resource between two rules of which one
+// takes the other's place, when it has none.
+func placedAtOnce(t *testing.T, f *fixture) {
+	f.host()
+	const vm = "/subscriptions/S/resourceGroups/Hosts/providers/Microsoft.Compute/virtualMachines/a"
+	f.put(node(vm), placement(hostID, "p", vm), rule(vm, "a"))
+	var g errgroup.Group
+	done := make(chan struct{})
+	g.Go(func() error {
+		defer close(done)
+		is, next := "a", "b"
+		for range 30 {
+			for _, fn := range []func(arm.Tx) error{
+				func(tx arm.Tx) error { return tx.PutResource(rule(vm, next)) },
+				func(tx arm.Tx) error { return tx.DeleteResource(rule(vm, is).ID.Key()) },
+			} {
+				if err := f.db.Write(t.Context(), event(tenant, "write"), fn); err != nil {
+					return err
+				}
+			}
+			is, next = next, is
+		}
+		return nil
+	})
+	for reading := true; reading; {
+		select {
+		case <-done:
+			reading = false
+		default:
+		}
+		rs, err := f.db.Placed(t.Context(), tenant, hostID)
+		must(t, err)
+		if len(rs) < 2 {
+			t.Errorf("Placed = %d rows: the resource seems to have no rule", len(rs))
+		}
+	}
+	must(t, g.Wait())
 }

@@ -1,0 +1,174 @@
+package cgroup
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// needRoot fails where a test needs root, unless INNATE_SKIP names it.
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Getuid() == 0 {
+		return
+	}
+	if slices.Contains(strings.Split(os.Getenv("INNATE_SKIP"), ","), "root") {
+		t.Skip("INNATE_SKIP says to go without root")
+	}
+	t.Fatal("making control groups takes root: run the tests as root, or set INNATE_SKIP=root")
+}
+
+func open(t *testing.T) *Groups {
+	t.Helper()
+	needRoot(t)
+	g, err := Open(fmt.Sprintf("innate-test-%d-%d", os.Getpid(), time.Now().UnixNano()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		g.Close()
+		if _, err := os.Stat(g.dir()); err == nil {
+			t.Errorf("%s is left", g.dir())
+		}
+	})
+	return g
+}
+
+// sleeper starts a shell that starts children, and waits.
+func sleeper(t *testing.T, script string) (cmd *exec.Cmd, pidfd int) {
+	t.Helper()
+	cmd = exec.Command("sh", "-c", script)
+	cmd.SysProcAttr = &unix.SysProcAttr{PidFD: &pidfd}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		unix.Close(pidfd)
+	})
+	return cmd, pidfd
+}
+
+func cgroupOf(t *testing.T, pid int) string {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if path, ok := strings.CutPrefix(line, "0::"); ok {
+			return strings.TrimSpace(path)
+		}
+	}
+	t.Fatalf("process %d is in no cgroup v2: %s", pid, text)
+	return ""
+}
+
+func TestAStartAndWhatItStartsAreInItsGroup(t *testing.T) {
+	t.Parallel()
+	g := open(t)
+	c, err := g.New("run-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.New("run-1"); err == nil {
+		t.Error("one name was given twice")
+	}
+	cmd, pidfd := sleeper(t, "read line; sleep 60 & echo $!; wait")
+	if err := c.Take(cmd.Process.Pid, pidfd); err != nil {
+		t.Fatal(err)
+	}
+	if got := cgroupOf(t, cmd.Process.Pid); got != c.Path() || !c.Contains(got) {
+		t.Errorf("the process is in %s, want %s", got, c.Path())
+	}
+	c.Remove()
+	if _, err := os.Stat(c.dir()); err != nil {
+		t.Error("a group with somebody in it was removed")
+	}
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	c.Remove()
+	if _, err := os.Stat(c.dir()); err == nil {
+		t.Error("the empty group is left")
+	}
+}
+
+// A process that ended, whose id may be another's by now, gives nobody a group.
+func TestWhoEndedIsNotTaken(t *testing.T) {
+	t.Parallel()
+	g := open(t)
+	c, err := g.New("run-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Remove()
+	gone, pidfd := sleeper(t, "exit 0")
+	_ = gone.Wait()
+	other, _ := sleeper(t, "sleep 60")
+	// As if the id had been given to another process meanwhile.
+	if err := c.Take(other.Process.Pid, pidfd); err == nil || !strings.Contains(err.Error(), "ended") {
+		t.Errorf("Take of a process that ended = %v", err)
+	}
+	if got := cgroupOf(t, other.Process.Pid); c.Contains(got) {
+		t.Errorf("another process is in the group of the start: %s", got)
+	}
+}
+
+func TestOpenClearsWhatEarlierRunsLeft(t *testing.T) {
+	t.Parallel()
+	g := open(t)
+	c, err := g.New("run-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(c.dir(), "below"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(g.name); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(c.dir()); err == nil {
+		t.Error("the group of an earlier run is left")
+	}
+	for _, name := range []string{"", "a/b", ".", "..", "a\nb"} {
+		if _, err := Open(name); err == nil {
+			t.Errorf("Open(%q) made a group", name)
+		}
+	}
+}
+
+func TestContains(t *testing.T) {
+	c := &Group{groups: &Groups{mount: "/sys/fs/cgroup", name: "innate"}, name: "run-1"}
+	for path, want := range map[string]bool{
+		"/innate/run-1": true, "/innate/run-1/below": true, "/innate/run-12": false, "/innate": false, "/": false,
+		"/other/innate/run-1": false, "/innate/run-1/../run-2": true, // the kernel never writes dots
+	} {
+		if got := c.Contains(path); got != want {
+			t.Errorf("Contains(%s) = %v, want %v", path, got, want)
+		}
+	}
+}
+
+func TestMountOf(t *testing.T) {
+	for _, tt := range []struct{ text, want string }{
+		{"36 35 0:30 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate\n", "/sys/fs/cgroup/unified"},
+		{"30 25 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n", "/sys/fs/cgroup"},
+		{"30 25 0:26 / /my\\040cgroups rw - cgroup2 none rw\n", "/my cgroups"},
+		{"30 25 0:26 /part /somewhere rw - cgroup2 none rw\n", ""}, // a bind mount of a part
+		{"30 25 0:26 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n", ""},
+		{"30 25 0:26 / /x rw - tmpfs cgroup2 rw\n", ""},
+		{"", ""},
+	} {
+		if got := mountOf(tt.text); got != tt.want {
+			t.Errorf("mountOf(%q) = %q, want %q", tt.text, got, tt.want)
+		}
+	}
+}
