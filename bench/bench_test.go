@@ -186,20 +186,6 @@ func tlsClient(b *testing.B, in dev.Instance) *http.Client {
 	}}
 }
 
-// BenchmarkCachedToken is a token from the agent's memory.
-func BenchmarkCachedToken(b *testing.B) {
-	b.Run("empty-handler", func(b *testing.B) {
-		srv := httptest.NewServer(empty)
-		defer srv.Close()
-		get(b, plainClient(), srv.URL, "X-Identity-Header", "x")
-	})
-	b.Run("innate", func(b *testing.B) {
-		env := instance(b).Resources["vm1"].Env
-		b.ResetTimer()
-		get(b, plainClient(), env["IDENTITY_ENDPOINT"]+"?api-version=2019-08-01&resource=https://vault.azure.net", "X-Identity-Header", env["IDENTITY_HEADER"])
-	})
-}
-
 // BenchmarkSecret is a secret read from the vault: token verified, principal
 // and roles looked up, value unsealed, event on disk.
 func BenchmarkSecret(b *testing.B) {

@@ -175,6 +175,8 @@ func TestVault(t *testing.T) {
 			fmt.Fprintf(w, `{"value":[{"id":"%s/secrets/b"}],"nextLink":"%s/secrets"}`, srv.URL, other.URL)
 		case "GET /secrets/a":
 			fmt.Fprintf(w, `{"id":"%s/secrets/a/1","value":"v"}`, srv.URL)
+		case "GET /secrets/a/0":
+			fmt.Fprintf(w, `{"id":"%s/secrets/a/0","value":"old"}`, srv.URL)
 		default:
 			w.WriteHeader(http.StatusForbidden)
 			fmt.Fprint(w, `{"error":{"code":"Forbidden","message":"no\r\nnever","innererror":{"code":"ForbiddenByRbac"}}}`)
@@ -189,6 +191,9 @@ func TestVault(t *testing.T) {
 	}
 	if s, err := v.Get(t.Context(), "a"); err != nil || s.Value != "v" || s.Name() != "a" {
 		t.Errorf("Get = %+v, %v", s, err)
+	}
+	if s, err := v.GetVersion(t.Context(), "a", "0"); err != nil || s.Value != "old" {
+		t.Errorf("GetVersion = %+v, %v", s, err)
 	}
 	for _, value := range []string{"\xff", "key\x00\xc3\x28", "\xed\xa0\x80"} {
 		if _, err := v.Set(t.Context(), "a", value); err == nil || !strings.Contains(err.Error(), "encode binary values, for example with base64") {

@@ -67,6 +67,13 @@ func (v *Vault) Get(ctx context.Context, name string) (Secret, error) {
 	return s, v.call(ctx, http.MethodGet, v.path("/secrets/"+url.PathEscape(name)), nil, &s)
 }
 
+// GetVersion returns one version of a secret, by the last part of its ID. A
+// refusal is an [*Error].
+func (v *Vault) GetVersion(ctx context.Context, name, version string) (Secret, error) {
+	var s Secret
+	return s, v.call(ctx, http.MethodGet, v.path("/secrets/"+url.PathEscape(name)+"/"+url.PathEscape(version)), nil, &s)
+}
+
 // Set makes a new version of a secret. The value is text, in UTF-8: JSON has
 // no other strings, and its encoder would change what is none without a word.
 func (v *Vault) Set(ctx context.Context, name, value string) (Secret, error) {

@@ -31,6 +31,9 @@ func buildAndRun(m *testing.M) (code int, err error) {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(bin)) }()
+	if err := os.Chmod(bin, 0o755); err != nil { // some tests play other users
+		return 0, err
+	}
 	// The programs under test are watched by the race detector if the tests are;
 	// the SDKs' programs need no watching.
 	args := []string{"build", "-C", "..", "-o", bin + "/"}

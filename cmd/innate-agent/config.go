@@ -42,6 +42,13 @@ type config struct {
 	// into a host. Only its owner may read it. It is read when the host has no
 	// good certificate, and may be gone after that.
 	EnrolmentTokenFile string `yaml:"enrolment_token_file"`
+	// enrolment_certificate_file and enrolment_key_file are a client
+	// certificate that this machine has already, with what vouches for it, and
+	// its key, in PEM. The host must be known by it at the control plane
+	// (properties.certificates). It is shown to enrol, without a token or when
+	// the token is no good, and read again each time.
+	EnrolmentCertificateFile string `yaml:"enrolment_certificate_file"`
+	EnrolmentKeyFile         string `yaml:"enrolment_key_file"`
 	// doors are where programs, containers and virtual machines ask. Placements
 	// name them. The name "run" is taken: it means programs started through the
 	// control socket.
@@ -210,6 +217,7 @@ func (c *config) agent() (agent.Config, error) {
 	cfg := agent.Config{
 		ControlPlane: c.ControlPlane, StateDir: c.StateDir, AppListen: c.AppListen,
 		ControlSocket: c.ControlSocket, Offline: c.Offline, Limits: c.Limits.config(),
+		EnrolCertificateFile: c.EnrolmentCertificateFile, EnrolKeyFile: c.EnrolmentKeyFile,
 	}
 	if cfg.ControlSocket == "" {
 		cfg.ControlSocket = "/run/innate/agent.sock"

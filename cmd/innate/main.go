@@ -23,6 +23,15 @@ type exitCode int
 
 func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
+// failure ends the program with a code of its own, and says why.
+type failure struct {
+	code int
+	err  error
+}
+
+func (f failure) Error() string { return f.err.Error() }
+func (f failure) Unwrap() error { return f.err }
+
 func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -34,6 +43,9 @@ func run() int {
 		return int(code)
 	}
 	fmt.Fprintln(os.Stderr, "innate:", err)
+	if f, ok := errors.AsType[failure](err); ok {
+		return f.code
+	}
 	return 1
 }
 
@@ -65,7 +77,7 @@ func root() *cobra.Command {
 	}
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usage(c, "%w", err) })
 	c.PersistentFlags().StringVar(&f.data, "data", "", "data folder of innate dev (default: $INNATE_DATA, else innate in the user's state directory)")
-	c.AddCommand(devCommand(&f), runCommand(&f), envCommand(&f), tokenCommand(&f), secretCommand(&f), auditCommand(&f))
+	c.AddCommand(devCommand(&f), runCommand(&f), execCommand(&f), envCommand(&f), tokenCommand(&f), secretCommand(&f), auditCommand(&f))
 	return group(c)
 }
 

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -192,25 +193,55 @@ func childPath(path string) string {
 	return path + string(os.PathListSeparator) + filepath.Dir(exe)
 }
 
-// runChild runs a command to its end, hands signals on, and returns its exit
-// code as an error.
+// runChild runs a command to its end as a workload, and returns its exit code
+// as an error.
 func runChild(args []string, env map[string]string) error {
-	full := childEnv(env)
-	path, err := lookPath(args[0], full)
+	return child{args: args, env: childEnv(env), stdout: os.Stdout, stderr: os.Stderr}.run()
+}
+
+// child is a command that takes this program's place: signals are handed on to
+// it, and its exit code is ours.
+type child struct {
+	args []string
+	// env is all of its environment.
+	env            []string
+	stdout, stderr *os.File
+	// prepare runs before it starts, on the thread that starts it: of what it
+	// changes there (mounts), the command is the heir. Nil does nothing.
+	prepare func() error
+	// started runs when it has, or could not be. Nil does nothing.
+	started func()
+	// bound kills the command when this program is killed.
+	bound bool
+}
+
+func (c child) run() error {
+	path, err := lookPath(c.args[0], c.env)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "innate:", err)
 		return exitCode(127) // as shells say it
 	}
-	cmd := &exec.Cmd{Path: path, Args: args, Env: full, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+	cmd := &exec.Cmd{Path: path, Args: c.args, Env: c.env, Stdin: os.Stdin, Stdout: c.stdout, Stderr: c.stderr}
+	if c.bound {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	}
 	sigs := make(chan os.Signal, 16)
 	signal.Notify(sigs, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
 	defer signal.Stop(sigs)
-	if err := cmd.Start(); err != nil {
-		fmt.Fprintln(os.Stderr, "innate:", err)
-		return exitCode(126)
+	started, done := make(chan error, 1), make(chan error, 1)
+	go func() {
+		// The thread is the command's parent to the kernel, and has what prepare
+		// did to it: it is not given back, and ends with the command.
+		runtime.LockOSThread()
+		err := c.start(cmd)
+		started <- err
+		if err == nil {
+			done <- cmd.Wait()
+		}
+	}()
+	if err := <-started; err != nil {
+		return err
 	}
-	done := make(chan error, 1)
-	go func() { done <- cmd.Wait() }()
 	for {
 		select {
 		case s := <-sigs:
@@ -223,6 +254,22 @@ func runChild(args []string, env map[string]string) error {
 			return childError(err)
 		}
 	}
+}
+
+func (c child) start(cmd *exec.Cmd) error {
+	if c.started != nil {
+		defer c.started()
+	}
+	if c.prepare != nil {
+		if err := c.prepare(); err != nil {
+			return err
+		}
+	}
+	if err := cmd.Start(); err != nil {
+		fmt.Fprintln(os.Stderr, "innate:", err)
+		return exitCode(126)
+	}
+	return nil
 }
 
 // lookPath finds a command as the child's own PATH has it.

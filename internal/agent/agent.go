@@ -62,6 +62,10 @@ type Config struct {
 	StateDir string
 	// EnrolToken is used once, when StateDir has no certificate that is valid.
 	EnrolToken string
+	// EnrolCertificateFile and EnrolKeyFile are a certificate that the machine
+	// has already and its key, in PEM: what it enrols by without a token, or when
+	// the token is no good. Empty for none.
+	EnrolCertificateFile, EnrolKeyFile string
 	// Doors are where IMDS is spoken.
 	Doors []DoorConfig
 	// AppListen is where the App Service dialect is spoken, "127.0.0.1:0" if empty.
@@ -155,6 +159,9 @@ func (c *Config) check() error {
 	}
 	if c.StateDir == "" {
 		fault("no state directory is given")
+	}
+	if (c.EnrolCertificateFile == "") != (c.EnrolKeyFile == "") {
+		fault("of the certificate to enrol by and its key one is given; both or none were expected")
 	}
 	if c.Offline != OfflineServe && c.Offline != OfflineRefuse {
 		fault("offline is %q; %q or %q was expected", c.Offline, OfflineServe, OfflineRefuse)

@@ -341,12 +341,12 @@ func TestTwoAgentsDoNotShareState(t *testing.T) {
 
 func TestNewReportsAllFaults(t *testing.T) {
 	t.Parallel()
-	_, err := agent.New(agent.Config{ControlPlane: "http://x/y", Offline: "maybe", AppListen: "0.0.0.0:80",
+	_, err := agent.New(agent.Config{ControlPlane: "http://x/y", Offline: "maybe", AppListen: "0.0.0.0:80", EnrolKeyFile: "k",
 		Doors: []agent.DoorConfig{{Name: "run", Listen: "192.168.0.1:80"}, {Name: "a", Listen: "localhost:1"}, {Name: "a", Listen: "127.0.0.1:0"}}})
 	if err == nil {
 		t.Fatal("New succeeded")
 	}
-	for _, want := range []string{"https://", "state directory", "maybe", "0.0.0.0:80", `"run"`, "192.168.0.1", "localhost:1", "two doors"} {
+	for _, want := range []string{"https://", "state directory", "maybe", "0.0.0.0:80", `"run"`, "192.168.0.1", "localhost:1", "two doors", "both or none"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("New = %v, want also %q", err, want)
 		}

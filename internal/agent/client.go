@@ -61,6 +61,15 @@ func newClient(cfg Config, key *hostkey.Key) *client {
 	}}
 }
 
+// showing returns a client that shows another certificate, on connections of
+// its own that end with each request.
+func (c *client) showing(cert *tls.Certificate) *client {
+	transport := c.http.Transport.(*http.Transport).Clone()
+	transport.DisableKeepAlives = true
+	transport.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, nil }
+	return &client{base: c.base, http: &http.Client{Transport: transport, CheckRedirect: c.http.CheckRedirect}}
+}
+
 func http1() *http.Protocols {
 	p := new(http.Protocols)
 	p.SetHTTP1(true)

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/innate-id/innate/internal/agent/hostkey"
 	"github.com/innate-id/innate/internal/fleetapi"
 	"github.com/innate-id/innate/internal/problem"
 )
@@ -29,15 +30,11 @@ func (a *Agent) enrol(ctx context.Context) error {
 			why = "the control plane no longer takes its certificate"
 		}
 	}
-	if a.cfg.EnrolToken == "" {
+	if a.cfg.EnrolToken == "" && a.cfg.EnrolCertificateFile == "" {
 		return problem.Errorf(problem.Unauthenticated, "this host is not enrolled: %s; ask the control plane for "+
 			"a one-time enrolment token for this host and give it to the agent", why)
 	}
-	csr, err := a.key.CSR()
-	if err != nil {
-		return err
-	}
-	resp, err := a.client.enrol(ctx, fleetapi.EnrolRequest{Token: a.cfg.EnrolToken, CSR: csr})
+	resp, err := a.certified(ctx)
 	if err != nil {
 		return fmt.Errorf("enrolling this host: %w", err)
 	}
@@ -48,6 +45,27 @@ func (a *Agent) enrol(ctx context.Context) error {
 	a.client.http.CloseIdleConnections()
 	a.log.Info("host enrolled", "host", resp.Host, "expires", resp.Expires)
 	return a.feed.load(ctx)
+}
+
+// certified has the host's key certified for the one-time token, or else for
+// the certificate that the machine has already.
+func (a *Agent) certified(ctx context.Context) (fleetapi.EnrolResponse, error) {
+	csr, err := a.key.CSR()
+	if err != nil {
+		return fleetapi.EnrolResponse{}, err
+	}
+	if a.cfg.EnrolToken != "" {
+		resp, err := a.client.enrol(ctx, fleetapi.EnrolRequest{Token: a.cfg.EnrolToken, CSR: csr})
+		if !problem.Is(err, problem.BadCredential) || a.cfg.EnrolCertificateFile == "" {
+			return resp, err
+		}
+		a.log.Info("the enrolment token is no good; enrolling by the machine's certificate", "err", err)
+	}
+	own, err := hostkey.LoadOwn(a.cfg.EnrolCertificateFile, a.cfg.EnrolKeyFile)
+	if err != nil {
+		return fleetapi.EnrolResponse{}, err
+	}
+	return a.client.showing(own).enrol(ctx, fleetapi.EnrolRequest{CSR: csr})
 }
 
 // renewals renews the host's certificate at half of its life until ctx ends.

@@ -62,6 +62,7 @@ type Wanted struct {
 type Fleet struct {
 	Store Store
 	Ring  *keyring.Ring
+	Names web.Names
 	// Issue mints: the token service's part, given the host as the caller.
 	Issue func(ctx context.Context, c access.Caller, w Wanted) (fleetapi.TokenResponse, error)
 	// Authorize answers whether the caller may do the action at the scope.
@@ -115,7 +116,7 @@ func hostURI(h Host) *url.URL {
 // Enrol spends a one-time token and certifies the key in the request.
 func (f *Fleet) Enrol(ctx context.Context, r fleetapi.EnrolRequest) (fleetapi.EnrolResponse, error) {
 	var out fleetapi.EnrolResponse
-	ev := audit.Event{At: f.Now(), Action: "Innate.Fleet/hosts/enrol/action", Outcome: audit.Allowed, Reason: "one-time token", Request: web.RequestID(ctx)}
+	ev := audit.Event{At: f.Now(), Action: actionEnrol, Outcome: audit.Allowed, Reason: "one-time token", Request: web.RequestID(ctx)}
 	err := f.Store.Enrol(ctx, hash(r.Token), f.Now(), &ev, func(h Host) (Certificate, error) {
 		ev.Principal, ev.Name, ev.Host = "host:"+h.UID, h.ID.Name(), h.ID.Name()
 		var cert Certificate
@@ -218,15 +219,18 @@ func (f *Fleet) Token(ctx context.Context, h Host, r fleetapi.TokenRequest) (fle
 	if err != nil {
 		return fleetapi.TokenResponse{}, fmt.Errorf("reading the revision: %w", err)
 	}
-	workload, c, err := f.entitled(ctx, h, actionIssue, r.Workload, r.Placement, r.Evidence, r.Caller)
+	ev := f.asked(ctx, h, actionIssue)
+	ev.Audience = problem.Clip(r.Audience)
+	workload, c, err := f.entitled(ctx, h, &ev, r.Workload, r.Placement, r.Evidence, r.Caller)
 	if err != nil {
-		return fleetapi.TokenResponse{}, err
+		return fleetapi.TokenResponse{}, f.refuse(ctx, ev, err)
 	}
 	named := directory.Selector{Client: r.ClientID, Object: r.ObjectID, Resource: r.ResourceID}
 	// Which identity a name means is not known yet; check is asked then.
 	j, err := f.judge(ctx, h, workload, c, evidence.Want{Audience: r.Audience, Named: named != directory.Selector{}})
 	if err != nil {
-		return fleetapi.TokenResponse{}, f.refuse(ctx, h, actionIssue, workload, c, j.reason(), err)
+		ev.Reason = j.reason()
+		return fleetapi.TokenResponse{}, f.refuse(ctx, ev, err)
 	}
 	out, err := f.Issue(ctx, h.caller(ctx), Wanted{
 		Workload: workload, Audience: r.Audience, Host: h.ID.Name(), Evidence: c.words, Identity: j.identity(named), Check: j.check,
@@ -238,39 +242,44 @@ func (f *Fleet) Token(ctx context.Context, h Host, r fleetapi.TokenRequest) (fle
 // actionIssue is what the record calls a token's issue.
 const actionIssue = "Innate.Token/issue/action"
 
-// entitled checks that the workload is placed on the host, for a caller that
-// the placement is about. A refusal is on record.
-func (f *Fleet) entitled(ctx context.Context, h Host, action, on, name string, ev fleetapi.Evidence, words string) (resource.ID, caller, error) {
-	workload, err := resource.Parse(on)
-	if err != nil {
-		return workload, caller{}, f.refuse(ctx, h, action, h.ID, caller{}, "", err)
-	}
-	c, err := callerOf(ev, words)
-	if err != nil {
-		return workload, c, f.refuse(ctx, h, action, workload, caller{}, "", err)
-	}
-	p, err := f.placed(ctx, h, name, workload)
-	if err == nil {
-		err = p.admits(name, c)
-	}
-	if err != nil {
-		return workload, c, f.refuse(ctx, h, action, workload, c, "", err)
-	}
-	return workload, c, nil
+// asked begins the record of what a host asks; entitled says on what, for whom.
+func (f *Fleet) asked(ctx context.Context, h Host, action string) audit.Event {
+	ev := f.event(h.caller(ctx), action, h.ID)
+	ev.Host = h.ID.Name()
+	return ev
 }
 
-// refuse records that the host was refused something for on, and returns why.
-// reason is what the record says, "" for what the host is told.
-func (f *Fleet) refuse(ctx context.Context, h Host, action string, on resource.ID, c caller, reason string, err error) error {
+// entitled checks that the workload is placed on the host, for a caller that
+// the placement is about.
+func (f *Fleet) entitled(ctx context.Context, h Host, ev *audit.Event, on, name string, what fleetapi.Evidence, words string) (resource.ID, caller, error) {
+	workload, err := resource.Parse(on)
+	if err != nil {
+		return workload, caller{}, err
+	}
+	ev.Target = workload.String()
+	c, err := callerOf(what, words)
+	if err != nil {
+		return workload, c, err
+	}
+	ev.Via = c.words
+	p, err := f.placed(ctx, h, name, workload)
+	if err != nil {
+		return workload, c, err
+	}
+	return workload, c, p.admits(name, c)
+}
+
+// refuse records that what the host asked was refused, for the reason in ev if
+// it has one, and returns why.
+func (f *Fleet) refuse(ctx context.Context, ev audit.Event, err error) error {
 	p := problem.Of(err)
 	if p.Kind == problem.Internal || p.Kind == problem.Unavailable {
 		return err // nothing was decided
 	}
-	if reason == "" {
-		reason = p.Detail
+	ev.Outcome = audit.Refused
+	if ev.Reason == "" {
+		ev.Reason = clip(p.Detail)
 	}
-	ev := f.event(h.caller(ctx), action, on)
-	ev.Outcome, ev.Host, ev.Reason, ev.Via = audit.Refused, h.ID.Name(), clip(reason), c.words
 	if p.Kind == problem.CallerRefused {
 		ev.Outcome = audit.Denied
 	}

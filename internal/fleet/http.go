@@ -21,6 +21,10 @@ func (f *Fleet) Handler(log *slog.Logger) http.Handler {
 		if err := web.ReadJSON(r, &req); err != nil {
 			return err
 		}
+		if req.Token == "" && r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+			out, err := f.EnrolKnown(r.Context(), r.TLS.PeerCertificates, req)
+			return answer(w, out, err)
+		}
 		out, err := f.Enrol(r.Context(), req)
 		return answer(w, out, err)
 	}))
@@ -64,6 +68,22 @@ func (f *Fleet) Handler(log *slog.Logger) http.Handler {
 			return err
 		}
 		out, err := f.Token(r.Context(), h, req)
+		return answer(w, out, err)
+	}))
+	mux.Handle("POST "+fleetapi.PathInstance, as(func(w http.ResponseWriter, r *http.Request, h Host) error {
+		var req fleetapi.InstanceRequest
+		if err := web.ReadJSON(r, &req); err != nil {
+			return err
+		}
+		out, err := f.Instance(r.Context(), h, req)
+		return answer(w, out, err)
+	}))
+	mux.Handle("POST "+fleetapi.PathAttest, as(func(w http.ResponseWriter, r *http.Request, h Host) error {
+		var req fleetapi.AttestRequest
+		if err := web.ReadJSON(r, &req); err != nil {
+			return err
+		}
+		out, err := f.Attest(r.Context(), h, req)
 		return answer(w, out, err)
 	}))
 	mux.Handle("POST "+fleetapi.PathEvents, as(func(w http.ResponseWriter, r *http.Request, h Host) error {

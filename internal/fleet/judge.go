@@ -106,11 +106,15 @@ func (j *judgement) decide() error {
 	if j.verdict.Allowed {
 		return nil
 	}
-	detail := j.verdict.Reason
+	return problem.Errorf(problem.CallerRefused, "%s", j.refusal())
+}
+
+// refusal says why the rules refuse it.
+func (j *judgement) refusal() string {
 	if !j.caller.said {
-		detail += ": the agent of this host sends no evidence; update it"
+		return j.verdict.Reason + " (the agent of this host sends no evidence: update it)"
 	}
-	return problem.Errorf(problem.CallerRefused, "%s", detail)
+	return j.verdict.Reason
 }
 
 // identity is what the token service is asked for: what the program named, or
@@ -143,7 +147,7 @@ func (j *judgement) reason() string {
 	var parts []string
 	switch {
 	case !v.Allowed:
-		parts = append(parts, v.Reason)
+		parts = append(parts, j.refusal())
 	case v.Rule != "":
 		parts = append(parts, "allowed by caller rule "+v.Rule)
 	}

@@ -45,10 +45,13 @@ func (f *Fleet) Types() []*arm.Type {
 	return []*arm.Type{
 		{
 			Name: TypeHost, NoLocation: true, NamePattern: name, NameRule: nameRule,
+			Linked:   f.knownNeeds,
+			Written:  claimKnown,
 			Deleting: func(tx arm.Tx, r arm.Resource) error { return tx.DeleteHost(r.UID) },
 			Actions: map[string]arm.Action{
 				"createenrolmenttoken": {Name: "createEnrolmentToken", Do: f.createToken},
 				"evict":                {Name: "evict", Do: f.evict},
+				"readmit":              {Name: "readmit", Do: f.readmit},
 			},
 		},
 		{

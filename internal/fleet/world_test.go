@@ -10,6 +10,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"io"
 	"log/slog"
 	"net"
@@ -336,3 +337,7 @@ func unique(prefix string) string { return prefix + uuid.NewString()[:8] }
 
 // rootAgent is the owner that bootstrap makes.
 var rootAgent = resource.MustParse(ops + "/providers/Innate.Build/agentPools/root")
+
+func pemCertificate(der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}

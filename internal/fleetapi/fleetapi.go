@@ -219,6 +219,9 @@ type EventsRequest struct {
 type InstanceRequest struct {
 	Workload  string `json:"workload"`
 	Placement string `json:"placement"`
+	// Caller and Evidence are as in TokenRequest, where there is a caller.
+	Caller   string   `json:"caller,omitempty"`
+	Evidence Evidence `json:"evidence,omitzero"`
 }
 
 // Instance is what a resource knows of itself.
@@ -231,7 +234,8 @@ type Instance struct {
 	Tenant   string            `json:"tenant"`
 	Location string            `json:"location,omitempty"`
 	Tags     map[string]string `json:"tags,omitempty"`
-	// Properties is the resource's own document, as its author wrote it.
+	// Properties are those members of the resource's own document that programs
+	// may know, as their author wrote them: no passwords, no custom data.
 	Properties json.RawMessage `json:"properties,omitempty"`
 	// Revision is as in TokenResponse.
 	Revision int64 `json:"revision"`
@@ -244,7 +248,15 @@ type AttestRequest struct {
 	Placement string `json:"placement"`
 	// Nonce is up to 32 letters and digits; empty for one made by the signer.
 	Nonce string `json:"nonce,omitempty"`
+	// Caller and Evidence are as in TokenRequest: the resource's caller rules
+	// say who may have a document, which is for the audience [AudienceAttest].
+	Caller   string   `json:"caller"`
+	Evidence Evidence `json:"evidence"`
 }
+
+// AudienceAttest is what caller rules call attested documents: a rule that has
+// audiences must have this one for its callers to get any.
+const AudienceAttest = "innate:attested-document"
 
 // AttestResponse is an attested document.
 type AttestResponse struct {

@@ -26,10 +26,11 @@ type Authority struct {
 	now  func() time.Time
 }
 
-// Authority returns the tenant's authority of this kind ([KindFleetCA], or
-// with tenant "" [KindServerCA]); the first call creates it. domain is what a
-// server authority is confined to: it can vouch for no name outside, and so an
-// installation that moves to another domain gets another one.
+// Authority returns the tenant's authority of this kind ([KindFleetCA] or
+// [KindMetadataCA], or with tenant "" [KindServerCA]); the first call creates
+// it. domain is what an authority is confined to that others trust: it can vouch
+// for no name outside, and so an installation that moves to another domain gets
+// another one. The fleet's, which nobody else trusts, has "".
 func (r *Ring) Authority(ctx context.Context, tenant, kind, domain string) (*Authority, error) {
 	id := tenant + "/" + kind + "/" + domain
 	r.mu.Lock()
@@ -63,7 +64,7 @@ func (r *Ring) authority(ctx context.Context, tenant, kind, domain string) (*Aut
 			if err != nil {
 				return nil, err
 			}
-			if kind != KindServerCA || slices.Contains(cert.PermittedDNSDomains, domain) {
+			if domain == "" || slices.Contains(cert.PermittedDNSDomains, domain) {
 				return &Authority{cert: cert, key: key, now: r.Now}, nil
 			}
 		}
@@ -86,12 +87,15 @@ func (r *Ring) addAuthority(ctx context.Context, tenant, kind, domain string, kn
 		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
-	if kind == KindServerCA {
-		// Machines trust this CA for TLS: were its key stolen, it could still
-		// vouch for no name but ours.
+	if domain != "" {
+		// Others trust this CA: were its key stolen, it could still vouch for
+		// no name but ours, and for nothing but its own purpose.
 		tmpl.PermittedDNSDomainsCritical = true
 		tmpl.PermittedDNSDomains = []string{domain}
 		tmpl.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+		if kind == KindMetadataCA {
+			tmpl.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageEmailProtection}
+		}
 	}
 	cert, err := selfSign(key, tmpl)
 	if err != nil {
@@ -152,9 +156,10 @@ type serverLeaf struct {
 }
 
 const (
-	leafLife   = 30 * 24 * time.Hour
-	maxLeaves  = 1000
-	maxDNSName = 253
+	leafLife     = 30 * 24 * time.Hour
+	leafBackdate = time.Hour // for clocks that are behind
+	maxLeaves    = 1000
+	maxDNSName   = 253
 )
 
 // ServerCertificate returns a certificate for name, signed by the
@@ -176,7 +181,7 @@ func (r *Ring) ServerCertificate(ctx context.Context, a *Authority, name string)
 	now := r.Now()
 	leaf, err := a.sign(&x509.Certificate{
 		SerialNumber: serial(), Subject: pkix.Name{CommonName: shortName(name)}, DNSNames: []string{name},
-		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(leafLife),
+		NotBefore: now.Add(-leafBackdate), NotAfter: now.Add(leafLife),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}, key.Public())
 	if err != nil {

@@ -16,6 +16,10 @@ const (
 	// KindServerCA signs server certificates where the installation has a
 	// local CA (always in "innate dev"). Its tenant is "".
 	KindServerCA = "server-ca"
+	// KindMetadataCA certifies the keys that sign attested documents. It is not
+	// the fleet's CA: that one's certificates bear names that people choose for
+	// their hosts, and a host could be called as the signer is.
+	KindMetadataCA = "metadata-ca"
 )
 
 // Record is a key as stored: the private part sealed.

@@ -1,7 +1,7 @@
 // Package keyring holds the keys that sign: those of access tokens, which it
-// creates, publishes, activates and retires, and the two certificate
-// authorities (hosts' client certificates, the local CA's server
-// certificates).
+// creates, publishes, activates and retires, and the certificate authorities
+// (hosts' client certificates, the local CA's server certificates, the
+// signers of attested documents).
 //
 // A signing key's life is written in its record, so that replicas agree
 // without talking: published from Created on, used from NotBefore, gone at
@@ -64,6 +64,7 @@ type Ring struct {
 	sets   map[string]*set        // by tenant; guarded by mu
 	cas    map[string]*Authority  // by tenant, kind and domain; guarded by mu
 	leaves map[string]*serverLeaf // by server name; guarded by mu
+	docs   map[string]*serverLeaf // who signs documents, by tenant and domain; guarded by mu
 }
 
 // set is a tenant's signing keys as read at one time. It is never changed.

@@ -94,10 +94,11 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, now func() time.Tim
 	s.STS = &sts.Service{Directory: s.Directory, Ring: s.Ring, Names: s.Names, Life: life, Now: now}
 	s.ARM = &arm.API{Store: s.DB, Directory: s.Directory, Names: s.Names, Now: now}
 	s.Vault = &vault.Vault{Store: s.DB, Box: box, Authorize: s.Directory.Authorize, Now: now}
-	s.Fleet = &fleet.Fleet{Store: s.DB, Ring: s.Ring, Issue: s.issue, Authorize: s.Directory.Authorize, Now: now, Log: log}
+	s.Fleet = &fleet.Fleet{Store: s.DB, Ring: s.Ring, Names: s.Names, Issue: s.issue, Authorize: s.Directory.Authorize, Now: now, Log: log}
 	s.ARM.Register(arm.Own(s.STS.Reserved)...)
 	s.ARM.Register(vault.Type(s.Names))
 	s.ARM.Register(s.Fleet.Types()...)
+	s.ARM.Common = s.Fleet.Actions()
 
 	if cfg.TLS.LocalCA {
 		if s.CA, err = s.Ring.Authority(ctx, "", keyring.KindServerCA, cfg.Domain); err != nil {

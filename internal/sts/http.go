@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/innate-id/innate/internal/access"
+	"github.com/innate-id/innate/internal/keyring"
 	"github.com/innate-id/innate/internal/problem"
 	"github.com/innate-id/innate/internal/web"
 )
@@ -18,6 +19,7 @@ import (
 //
 //	GET  /{tenant}/v2.0/.well-known/openid-configuration    (and without v2.0: version 1)
 //	GET  /{tenant}/discovery/v2.0/keys                      (and /discovery/keys)
+//	GET  /{tenant}/discovery/metadata-ca.pem                whom to trust for attested documents
 //	GET  /common/discovery/instance
 //	POST /{tenant}/oauth2/v2.0/token                        (and /oauth2/token: version 1)
 func (s *Service) Handler(log *slog.Logger) http.Handler {
@@ -35,6 +37,8 @@ func (s *Service) Handler(log *slog.Logger) http.Handler {
 			return s.serveMetadata(w, r, tenant, strings.HasPrefix(rest, "v2.0/"))
 		case "discovery/v2.0/keys", "discovery/keys":
 			return s.serveKeys(w, r, tenant)
+		case "discovery/metadata-ca.pem":
+			return s.serveMetadataCA(w, r, tenant)
 		case "discovery/instance":
 			return s.serveInstance(w, r)
 		}
@@ -236,4 +240,23 @@ func (s *Service) serveInstance(w http.ResponseWriter, r *http.Request) error {
 		"api-version":               "1.1",
 		"metadata":                  []map[string]any{{"preferred_network": host, "preferred_cache": host, "aliases": []string{host}}},
 	})
+}
+
+// serveMetadataCA serves the certificate of the authority behind the tenant's
+// attested documents.
+func (s *Service) serveMetadataCA(w http.ResponseWriter, r *http.Request, tenant string) error {
+	if err := method(r, http.MethodGet); err != nil {
+		return err
+	}
+	id, err := s.tenantNamed(r, tenant)
+	if err != nil {
+		return err
+	}
+	ca, err := s.Ring.Authority(r.Context(), id, keyring.KindMetadataCA, s.Names.Domain)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/x-pem-file")
+	_, _ = w.Write(ca.PEM()) // who went away needs no answer
+	return nil
 }

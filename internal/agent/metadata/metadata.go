@@ -11,10 +11,10 @@
 package metadata
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
+	"encoding/binary"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"strconv"
 	"time"
@@ -88,33 +88,50 @@ func (a *Agent) failed(r *http.Request, dialect, id string, p *problem.Error) {
 
 // begin sets the headers that every answer has and returns the request's id.
 func begin(w http.ResponseWriter) string {
-	id := uuid.NewString()
+	id := requestID()
 	h := w.Header()
-	h.Set("X-Ms-Request-Id", id)
-	h.Set("Content-Type", "application/json; charset=utf-8")
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
+	h["X-Ms-Request-Id"] = []string{id}
+	h["Content-Type"], h["Cache-Control"], h["X-Content-Type-Options"] = typeJSON, noStore, noSniff
 	return id
 }
+
+// requestID is a random GUID. It names a request, and need not be hard to guess.
+func requestID() string {
+	var id uuid.UUID
+	binary.NativeEndian.PutUint64(id[:8], rand.Uint64())
+	binary.NativeEndian.PutUint64(id[8:], rand.Uint64())
+	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80 // version 4, as RFC 9562 has it
+	return id.String()
+}
+
+// Values that every answer shares; whoever sets a header puts another in its
+// place.
+var (
+	typeJSON = []string{"application/json; charset=utf-8"}
+	noStore  = []string{"no-store"}
+	noSniff  = []string{"nosniff"}
+)
 
 // plain is an answer that is sent as text.
 type plain string
 
 // write sends body as JSON, or as it is if it is [plain].
 func write(w http.ResponseWriter, status int, body any) {
-	if text, ok := body.(plain); ok {
+	switch body := body.(type) {
+	case answer:
+		writeAnswer(w, status, body)
+		return
+	case plain:
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		send(w, status, []byte(text))
+		send(w, status, []byte(body))
 		return
 	}
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false) // audiences are echoed as they were written
-	if err := enc.Encode(body); err != nil {
+	text, err := marshal(body)
+	if err != nil {
 		http.Error(w, `{"error":"unknown"}`, http.StatusInternalServerError)
 		return
 	}
-	send(w, status, bytes.TrimSuffix(b.Bytes(), []byte("\n")))
+	send(w, status, text)
 }
 
 func send(w http.ResponseWriter, status int, text []byte) {

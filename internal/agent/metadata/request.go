@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -39,6 +40,9 @@ var (
 	clientIDKeys   = []string{"client_id", "clientid"}
 	objectIDKeys   = []string{"object_id", "principal_id"}
 	resourceIDKeys = []string{"msi_res_id", "mi_res_id"}
+
+	// readKeys are all that is read.
+	readKeys = slices.Concat([]string{"api-version", "resource", "bypass_cache", "token_sha256_to_refresh", "format", "nonce"}, clientIDKeys, objectIDKeys, resourceIDKeys)
 )
 
 // ParseQuery reads the query of a token request. version says whether the
@@ -89,11 +93,7 @@ func (q *Query) read(values url.Values) error {
 // once refuses a key that we read and that is there twice: two readers could
 // take two different ones.
 func once(values url.Values) error {
-	keys := []string{"api-version", "resource", "bypass_cache", "token_sha256_to_refresh", "format", "nonce"}
-	for _, group := range [][]string{clientIDKeys, objectIDKeys, resourceIDKeys} {
-		keys = append(keys, group...)
-	}
-	for _, k := range keys {
+	for _, k := range readKeys {
 		if len(values[k]) > 1 {
 			return problem.Errorf(problem.Invalid, "Query variable '%s' is given more than once", k)
 		}

@@ -16,6 +16,7 @@ import (
 	"encoding/hex"
 	"log/slog"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -76,12 +77,28 @@ func (r Request) confirm(tok fleetapi.TokenResponse) (would string, err error) {
 	return r.Confirm(tok)
 }
 
-// key joins what tells tokens apart. Resource IDs and GUIDs compare without
-// case; the audience is echoed into the token and compares exactly. No part can
-// hold a zero byte and the caller could not choose one part to look like two.
-func (r Request) key() string {
-	return strings.Join([]string{strings.ToLower(r.Workload), strings.ToLower(r.Placement), r.Audience,
-		strings.ToLower(r.ClientID), strings.ToLower(r.ObjectID), strings.ToLower(r.ResourceID), r.Caller}, "\x00")
+// cacheKey is what tells tokens apart. The workload and the placement are as the
+// control plane spells them; which identity is a caller's word, and has no case:
+// nobody gets a token for each spelling. The audience is echoed into the token
+// and compares exactly.
+type cacheKey struct {
+	workload, placement, audience  string
+	clientID, objectID, resourceID string // in lower case
+	caller                         string
+}
+
+func (r Request) key() cacheKey {
+	return cacheKey{r.Workload, r.Placement, r.Audience,
+		strings.ToLower(r.ClientID), strings.ToLower(r.ObjectID), strings.ToLower(r.ResourceID), r.Caller}
+}
+
+// flight names the question. No part can hold a zero byte, so that nobody can
+// choose one part to look like two. The answer to an older question is not a
+// new token, nor one that is not the one named by its hash.
+func (r Request) flight() string {
+	k := r.key()
+	return strings.Join([]string{k.workload, k.placement, k.audience, k.clientID, k.objectID, k.resourceID, k.caller,
+		strconv.FormatBool(r.BypassCache), r.RefreshSHA256}, "\x00")
 }
 
 func (r Request) wire() fleetapi.TokenRequest {
@@ -123,7 +140,7 @@ type Cache struct {
 	flights singleflight.Group
 
 	mu      sync.Mutex // guards what follows
-	entries map[string]*list.Element
+	entries map[cacheKey]*list.Element
 	lru     *list.List // of *entry, used last in front
 	// recent are the latest changes: an answer from before one of them that
 	// it concerns is not to be used. Changes up to horizon are not in it any
@@ -134,7 +151,7 @@ type Cache struct {
 }
 
 type entry struct {
-	key       string
+	key       cacheKey
 	req       Request
 	tok       fleetapi.TokenResponse
 	sha       string // hex SHA-256 of the token
@@ -147,7 +164,7 @@ func New(cfg Config) *Cache {
 		cfg.Size = DefaultSize
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Cache{cfg: cfg, ctx: ctx, cancel: cancel, entries: map[string]*list.Element{}, lru: list.New()}
+	return &Cache{cfg: cfg, ctx: ctx, cancel: cancel, entries: map[cacheKey]*list.Element{}, lru: list.New()}
 }
 
 // Close ends what is under way.
@@ -159,19 +176,21 @@ func (c *Cache) Get(ctx context.Context, req Request) (fleetapi.TokenResponse, e
 	// Freshness first: a change heard between the two questions then still
 	// finds the entry gone.
 	if !req.BypassCache && c.cfg.Fresh() {
-		if tok, ok := c.lookup(key, req); ok {
-			c.refreshAhead(key, req)
+		if tok, due, ok := c.fresh(key, req); ok {
+			if due {
+				go c.refreshAhead(req)
+			}
 			return c.remembered(tok, req, false)
 		}
 	}
 	if tok, ok := c.whileDown(key, req); ok {
 		return c.remembered(tok, req, true)
 	}
-	tok, led, err := c.ask(ctx, key, req)
+	tok, led, err := c.ask(ctx, req)
 	if err != nil && !led && Definite(err) {
 		// The question was asked before ours: what was refused then may have
 		// been granted in between. The next flight begins after us.
-		tok, led, err = c.ask(ctx, key, req)
+		tok, led, err = c.ask(ctx, req)
 	}
 	switch {
 	case err == nil && led: // the control plane has it on record
@@ -217,58 +236,72 @@ func (c *Cache) remembered(tok fleetapi.TokenResponse, req Request, stale bool) 
 	return tok, nil
 }
 
-// lookup returns the token under key if it may still be given away.
-func (c *Cache) lookup(key string, req Request) (fleetapi.TokenResponse, bool) {
+// fresh is lookup where nothing can have changed. due says that the caller is
+// the one to ask for the next token in the background: it is time.
+func (c *Cache) fresh(key cacheKey, req Request) (tok fleetapi.TokenResponse, due, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.lookupLocked(key, req)
+	now := c.cfg.Now()
+	e := c.lookupLocked(key, req, now)
+	if e == nil {
+		return fleetapi.TokenResponse{}, false, false
+	}
+	if due = !now.Before(e.refreshAt); due {
+		e.refreshAt = now.Add(retryRefresh + rand.N(retryRefresh/10))
+	}
+	return e.tok, due, true
 }
 
-func (c *Cache) lookupLocked(key string, req Request) (fleetapi.TokenResponse, bool) {
-	el := c.entries[key]
-	if el == nil {
+// lookup returns the token under key if it may still be given away.
+func (c *Cache) lookup(key cacheKey, req Request) (fleetapi.TokenResponse, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := c.lookupLocked(key, req, c.cfg.Now())
+	if e == nil {
 		return fleetapi.TokenResponse{}, false
 	}
-	e := el.Value.(*entry)
-	if e.tok.Expires.Sub(c.cfg.Now()) < minLife {
-		c.remove(el)
-		return fleetapi.TokenResponse{}, false
-	}
-	if req.RefreshSHA256 != "" && req.RefreshSHA256 == e.sha {
-		return fleetapi.TokenResponse{}, false
-	}
-	c.lru.MoveToFront(el)
 	return e.tok, true
 }
 
+func (c *Cache) lookupLocked(key cacheKey, req Request, now time.Time) *entry {
+	el := c.entries[key]
+	if el == nil {
+		return nil
+	}
+	e := el.Value.(*entry)
+	if e.tok.Expires.Sub(now) < minLife {
+		c.remove(el)
+		return nil
+	}
+	if req.RefreshSHA256 != "" && req.RefreshSHA256 == e.sha {
+		return nil
+	}
+	c.lru.MoveToFront(el)
+	return e
+}
+
 // whileDown answers from memory while the control plane is known to be away.
-func (c *Cache) whileDown(key string, req Request) (fleetapi.TokenResponse, bool) {
+func (c *Cache) whileDown(key cacheKey, req Request) (fleetapi.TokenResponse, bool) {
 	if !c.cfg.ServeStale || req.BypassCache {
 		return fleetapi.TokenResponse{}, false
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if time.Now().After(c.downUntil) {
+	down := time.Now().Before(c.downUntil)
+	c.mu.Unlock()
+	if !down {
 		return fleetapi.TokenResponse{}, false
 	}
-	return c.lookupLocked(key, req)
+	return c.lookup(key, req)
 }
 
 // ask asks the control plane, together with whoever asks the same just now.
 // led says that the question was this caller's own. A caller that goes away
 // leaves the flight to the others.
-func (c *Cache) ask(ctx context.Context, key string, req Request) (tok fleetapi.TokenResponse, led bool, err error) {
-	flight := key
-	if req.BypassCache {
-		flight = "bypass\x00" + key // an older question's answer is not a new token
-	}
-	if req.RefreshSHA256 != "" {
-		flight = req.RefreshSHA256 + "\x00" + flight
-	}
+func (c *Cache) ask(ctx context.Context, req Request) (tok fleetapi.TokenResponse, led bool, err error) {
 	var mine bool // written by the flight, read after it
-	ch := c.flights.DoChan(flight, func() (any, error) {
+	ch := c.flights.DoChan(req.flight(), func() (any, error) {
 		mine = true
-		return c.fetch(key, req)
+		return c.fetch(req.key(), req)
 	})
 	select {
 	case <-ctx.Done():
@@ -283,7 +316,7 @@ func (c *Cache) ask(ctx context.Context, key string, req Request) (tok fleetapi.
 
 // fetch is one flight: ask, and ask once more if a right was taken away while
 // the answer was on its way.
-func (c *Cache) fetch(key string, req Request) (any, error) {
+func (c *Cache) fetch(key cacheKey, req Request) (any, error) {
 	timeout := fetchTimeout
 	if _, ok := c.lookup(key, req); ok && c.cfg.ServeStale {
 		timeout = fallbackTimeout
@@ -308,7 +341,7 @@ func (c *Cache) fetch(key string, req Request) (any, error) {
 
 // failed forgets what the control plane now refuses, and remembers that it
 // could not be asked.
-func (c *Cache) failed(key string, err error) {
+func (c *Cache) failed(key cacheKey, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if el := c.entries[key]; el != nil && Definite(err) {
@@ -321,7 +354,7 @@ func (c *Cache) failed(key string, err error) {
 
 // keep caches tok. It reports false, and keeps nothing, if a change that
 // concerns tok came after it was made.
-func (c *Cache) keep(key string, req Request, tok fleetapi.TokenResponse) bool {
+func (c *Cache) keep(key cacheKey, req Request, tok fleetapi.TokenResponse) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.downUntil = time.Time{}
@@ -358,22 +391,12 @@ func refreshAt(now, expires time.Time) time.Time {
 	return now.Add(wait - rand.N(wait/10+1))
 }
 
-// refreshAhead asks for a new token in the background when it is time. The
-// token in memory stays good if that fails; a refusal takes it away.
-func (c *Cache) refreshAhead(key string, req Request) {
-	now := c.cfg.Now()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	el := c.entries[key]
-	if el == nil || now.Before(el.Value.(*entry).refreshAt) {
-		return
+// refreshAhead asks for a new token before the one in memory ends. That one
+// stays good if this fails; a refusal takes it away.
+func (c *Cache) refreshAhead(req Request) {
+	if _, _, err := c.ask(c.ctx, req); err != nil {
+		c.cfg.Log.Info("token not refreshed ahead", "workload", req.Workload, "audience", req.Audience, "err", err)
 	}
-	el.Value.(*entry).refreshAt = now.Add(retryRefresh + rand.N(retryRefresh/10))
-	go func() {
-		if _, _, err := c.ask(c.ctx, key, req); err != nil {
-			c.cfg.Log.Info("token not refreshed ahead", "workload", req.Workload, "audience", req.Audience, "err", err)
-		}
-	}()
 }
 
 // Len returns how many tokens are held.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -108,9 +109,10 @@ func TestEachPartOfTheKeyTellsTokensApart(t *testing.T) {
 	p := &plane{}
 	c := p.cache(t)
 	get(t, c, req, "token-1")
-	same := req
-	same.Workload = "/SUBSCRIPTIONS" + workload[14:]
-	get(t, c, same, "token-1")
+	named, shouted := req, req
+	named.ResourceID, shouted.ResourceID = workload, strings.ToUpper(workload)
+	get(t, c, named, "token-2")
+	get(t, c, shouted, "token-2") // a caller has one token, however it spells
 	for i, change := range []func(*tokens.Request){
 		func(r *tokens.Request) { r.Workload += "2" }, func(r *tokens.Request) { r.Placement += "2" },
 		func(r *tokens.Request) { r.Audience += "/" }, func(r *tokens.Request) { r.ClientID = "x" },
@@ -119,7 +121,7 @@ func TestEachPartOfTheKeyTellsTokensApart(t *testing.T) {
 	} {
 		other := req
 		change(&other)
-		get(t, c, other, fmt.Sprintf("token-%d", i+2))
+		get(t, c, other, fmt.Sprintf("token-%d", i+3))
 	}
 }
 

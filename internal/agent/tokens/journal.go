@@ -3,6 +3,7 @@ package tokens
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -27,20 +28,22 @@ const (
 	shipBackoff = 5 * time.Second
 )
 
-// Journal is the record of what the host answered by itself. A record is
-// written to a file before its answer leaves, with one write, so that a killed
-// agent ships it when it starts again (a host that loses power may lose what
-// its kernel had not yet written).
+// Journal is the record of what the host answered by itself. A record is with
+// the kernel before its answer leaves, so that a killed agent ships it when it
+// starts again. A host that loses power may lose what was neither shipped nor
+// written back by its kernel: nothing is synced, for the sake of every answer.
 //
-// A file begins with each distinct record and counts its repeats:
+// Each distinct record is a line of a file, written with one write:
 //
 //	{"n":0,"served":{"at":"...","count":1,"workload":"/subscriptions/...","tokenId":"..."}}
-//	{"n":0,"c":1,"t":1767225600123}
 //	{"n":1,"refusal":{"at":"...","count":1,"caller":"door:main grade:none","reason":"..."}}
 //
-// One file is written, older ones wait to be shipped. A file's name is the
-// number of its first batch and its content never changes once it waits, so
-// that the same number always carries the same records.
+// Its repeats are only counted, in memory that a second file shares (counts):
+// writing each would be a third of what an answer costs.
+//
+// One segment (a pair of files) is written, older ones wait to be shipped. Its
+// name is the number of its first batch and its content never changes once it
+// waits, so that the same number always carries the same records.
 type Journal struct {
 	dir string
 	max int64
@@ -48,7 +51,9 @@ type Journal struct {
 
 	shipping sync.Mutex // held while shipping; before mu
 
-	mu      sync.Mutex // guards what follows
+	// mu guards what follows. Counting a repeat is reading: all that it
+	// changes is a count, by itself.
+	mu      sync.RWMutex
 	active  *segment
 	file    *os.File   // the active segment's
 	waiting []*segment // oldest first
@@ -60,25 +65,22 @@ type key struct {
 	refusal fleetapi.Refusal
 }
 
-// segment is one file. While it is written, index and unwritten follow it.
+// segment is one pair of files. While it is written, index and counts follow it.
 type segment struct {
 	first   int64 // number of its first batch
 	size    int64 // bytes in the file
 	records int
 	index   map[key]int
-	// unwritten counts repeats that came when the file was full; they are
-	// written when it begins to wait.
-	unwritten map[int]line
+	counts  counts
 }
+
+// kept is how many bytes the segment keeps.
+func (s *segment) kept() int64 { return s.size + int64(s.records)*countLen }
 
 type line struct {
 	N       int               `json:"n"`
 	Served  *fleetapi.Served  `json:"served,omitempty"`
 	Refusal *fleetapi.Refusal `json:"refusal,omitempty"`
-	// Count is how many more there were of record N, TimeMS when the last
-	// one was, in Unix milliseconds.
-	Count  int64 `json:"c,omitempty"`
-	TimeMS int64 `json:"t,omitempty"`
 }
 
 // OpenJournal opens the journal in dir. What an earlier run left there waits
@@ -99,8 +101,8 @@ func OpenJournal(dir string, limit int64, log *slog.Logger) (*Journal, error) {
 			j.waiting = append(j.waiting, s)
 			continue
 		}
-		if err := os.Remove(j.path(s)); err != nil {
-			return nil, fmt.Errorf("removing an empty journal: %w", err)
+		if err := j.remove(s); err != nil {
+			return nil, err
 		}
 	}
 	if err := j.begin(next); err != nil {
@@ -113,8 +115,12 @@ func OpenJournal(dir string, limit int64, log *slog.Logger) (*Journal, error) {
 func (j *Journal) Served(s fleetapi.Served) error {
 	k := key{served: s}
 	k.served.At, k.served.Count = time.Time{}, 0
-	s.Count = 1
-	return j.add(k, s.At, line{Served: &s})
+	if j.again(k, s.At) {
+		return nil
+	}
+	first := s
+	first.Count = 1
+	return j.add(k, s.At, line{Served: &first})
 }
 
 // Refused puts a refusal on record. The reason is ours, not the caller's
@@ -122,45 +128,57 @@ func (j *Journal) Served(s fleetapi.Served) error {
 func (j *Journal) Refused(r fleetapi.Refusal) error {
 	k := key{refusal: r}
 	k.refusal.At, k.refusal.Count = time.Time{}, 0
-	r.Count = 1
-	return j.add(k, r.At, line{Refusal: &r})
+	if j.again(k, r.At) {
+		return nil
+	}
+	first := r
+	first.Count = 1
+	return j.add(k, r.At, line{Refusal: &first})
 }
 
-func (j *Journal) add(k key, at time.Time, first line) error {
+func (j *Journal) add(k key, at time.Time, l line) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.file == nil {
 		return problem.Errorf(problem.Unavailable, "the agent is stopping")
 	}
-	n, known := j.active.index[k]
-	l := first
-	if known {
-		l = line{N: n, Count: 1, TimeMS: at.UnixMilli()}
-	} else {
-		l.N = j.active.records
+	if n, known := j.active.index[k]; known { // since we looked
+		j.active.counts.add(n, at)
+		return nil
 	}
+	l.N = j.active.records
 	text, err := json.Marshal(l)
 	if err != nil {
 		return fmt.Errorf("encoding a journal record: %w", err)
 	}
 	text = append(text, '\n')
-	if j.size()+int64(len(text)) > j.max {
-		if !known {
-			return problem.Errorf(problem.Unavailable, "the agent's record is full (%d bytes wait for the control plane), "+
-				"and no new caller is answered without a record; it empties by itself when the control plane is back", j.size())
-		}
-		l.Count += j.active.unwritten[n].Count
-		j.active.unwritten[n] = l
-		return nil
+	if j.size()+int64(len(text))+countLen > j.max {
+		return problem.Errorf(problem.Unavailable, "the agent's record is full (%d bytes wait for the control plane), "+
+			"and no new caller is answered without a record; it empties by itself when the control plane is back", j.size())
 	}
-	if err := j.append(text); err != nil {
+	if err = j.active.counts.room(l.N); err == nil {
+		err = j.append(text)
+	}
+	if err != nil {
 		return &problem.Error{Kind: problem.Unavailable, Detail: "the agent cannot write its record, and answers nothing without one", Err: err}
 	}
-	if !known {
-		j.active.index[k] = l.N
-		j.active.records++
-	}
+	j.active.index[k] = l.N
+	j.active.records++
 	return nil
+}
+
+// again counts one more of a record that is there.
+func (j *Journal) again(k key, at time.Time) bool {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	if j.file == nil {
+		return false
+	}
+	n, known := j.active.index[k]
+	if known {
+		j.active.counts.add(n, at)
+	}
+	return known
 }
 
 // append writes one line. What could be written only in part is taken back:
@@ -177,9 +195,9 @@ func (j *Journal) append(text []byte) error {
 }
 
 func (j *Journal) size() int64 {
-	n := j.active.size
+	n := j.active.kept()
 	for _, s := range j.waiting {
-		n += s.size
+		n += s.kept()
 	}
 	return n
 }
@@ -210,15 +228,26 @@ func (j *Journal) Run(ctx context.Context, send func(context.Context, fleetapi.E
 func (j *Journal) Ship(ctx context.Context, send func(context.Context, fleetapi.EventsRequest) error) error {
 	j.shipping.Lock()
 	defer j.shipping.Unlock()
-	if err := j.rotate(); err != nil {
-		return err
+	// What is written while older records wait is shipped when those are.
+	for range 2 {
+		all, err := j.rotate()
+		if err != nil {
+			return err
+		}
+		if err := j.shipWaiting(ctx, send); err != nil || all {
+			return err
+		}
 	}
+	return nil
+}
+
+func (j *Journal) shipWaiting(ctx context.Context, send func(context.Context, fleetapi.EventsRequest) error) error {
 	for {
 		s := j.oldest()
 		if s == nil {
 			return nil
 		}
-		records, err := read(j.path(s))
+		records, err := j.read(s.first)
 		if err != nil {
 			return err
 		}
@@ -243,8 +272,8 @@ func (j *Journal) oldest() *segment {
 }
 
 func (j *Journal) shipped(s *segment) error {
-	if err := os.Remove(j.path(s)); err != nil {
-		return fmt.Errorf("removing a shipped journal: %w", err)
+	if err := j.remove(s); err != nil {
+		return err
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -254,33 +283,24 @@ func (j *Journal) shipped(s *segment) error {
 
 // rotate lets the active file wait and begins a new one. While older files
 // wait the active one grows on: repeats then count in one place, not in one
-// file for each half second that the control plane is away.
-func (j *Journal) rotate() error {
+// file for each half second that the control plane is away. all says that what
+// is on record now waits.
+func (j *Journal) rotate() (all bool, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.file == nil || len(j.waiting) > 0 || j.active.records == 0 {
-		return nil
-	}
-	for n, l := range j.active.unwritten {
-		text, err := json.Marshal(l)
-		if err != nil {
-			return fmt.Errorf("encoding a journal count: %w", err)
-		}
-		if err := j.append(append(text, '\n')); err != nil {
-			return err
-		}
-		delete(j.active.unwritten, n)
+		return len(j.waiting) == 0, nil
 	}
 	old, file := j.active, j.file
 	if err := j.begin(old.next()); err != nil {
-		return err
+		return false, err
 	}
-	old.index, old.unwritten = nil, nil
+	old.index = nil
 	j.waiting = append(j.waiting, old)
-	if err := file.Close(); err != nil {
-		return fmt.Errorf("closing a journal file: %w", err)
+	if err := errors.Join(file.Close(), old.counts.close()); err != nil {
+		return false, fmt.Errorf("closing a journal file: %w", err)
 	}
-	return nil
+	return true, nil
 }
 
 // begin makes a new file the active one, whose first batch has a number of at
@@ -289,8 +309,8 @@ func (j *Journal) rotate() error {
 // snapshot), no number is used twice for different records.
 func (j *Journal) begin(first int64) error {
 	first = max(first, time.Now().UnixMilli())
-	s := &segment{first: first, index: map[key]int{}, unwritten: map[int]line{}}
-	f, err := os.OpenFile(j.path(s), os.O_WRONLY|os.O_APPEND|os.O_CREATE|os.O_EXCL, 0o600)
+	s := &segment{first: first, index: map[key]int{}, counts: counts{path: j.countsPath(first)}}
+	f, err := os.OpenFile(j.path(first), os.O_WRONLY|os.O_APPEND|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return fmt.Errorf("beginning a journal file: %w", err)
 	}
@@ -298,22 +318,26 @@ func (j *Journal) begin(first int64) error {
 	return nil
 }
 
-// Close closes the files. What was not shipped is there for the next run,
-// counts of a full journal included.
+// remove removes a segment. Its records go first: without them, its counts are
+// nobody's.
+func (j *Journal) remove(s *segment) error {
+	if err := os.Remove(j.path(s.first)); err != nil {
+		return fmt.Errorf("removing a journal: %w", err)
+	}
+	if err := os.Remove(j.countsPath(s.first)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("removing a journal's counts: %w", err)
+	}
+	return nil
+}
+
+// Close closes the files. What was not shipped is there for the next run.
 func (j *Journal) Close() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.file == nil {
 		return nil
 	}
-	for _, l := range j.active.unwritten {
-		if text, err := json.Marshal(l); err == nil {
-			if err := j.append(append(text, '\n')); err != nil {
-				j.log.Error("counts of repeats are lost", "err", err)
-			}
-		}
-	}
-	err := j.file.Close()
+	err := errors.Join(j.file.Close(), j.active.counts.close())
 	j.file = nil
 	if err != nil {
 		return fmt.Errorf("closing the journal: %w", err)
@@ -326,6 +350,10 @@ func (s *segment) next() int64 { return s.first + int64(chunks(s.records)) }
 
 func chunks(records int) int { return (records + maxRecords - 1) / maxRecords }
 
-func (j *Journal) path(s *segment) string {
-	return filepath.Join(j.dir, fmt.Sprintf("journal-%020d.ndjson", s.first))
+func (j *Journal) path(first int64) string {
+	return filepath.Join(j.dir, fmt.Sprintf("journal-%020d.ndjson", first))
+}
+
+func (j *Journal) countsPath(first int64) string {
+	return filepath.Join(j.dir, fmt.Sprintf("counts-%020d", first))
 }

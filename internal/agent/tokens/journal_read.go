@@ -2,7 +2,6 @@ package tokens
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -13,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/innate-id/innate/internal/fleetapi"
 )
@@ -26,6 +24,9 @@ func (j *Journal) left() ([]*segment, error) {
 	}
 	var out []*segment
 	for _, file := range files {
+		if err := j.sweep(file.Name()); err != nil {
+			return nil, err
+		}
 		digits, ok := strings.CutPrefix(file.Name(), "journal-")
 		if !ok {
 			continue
@@ -35,7 +36,7 @@ func (j *Journal) left() ([]*segment, error) {
 		if err != nil {
 			return nil, fmt.Errorf("journal file %s has no batch number in its name: remove it", name)
 		}
-		records, err := read(name)
+		records, err := j.read(first)
 		if err != nil {
 			return nil, err
 		}
@@ -49,11 +50,50 @@ func (j *Journal) left() ([]*segment, error) {
 	return out, nil
 }
 
-// read returns a file's records with their repeats counted. A last line
-// without its end was being written when the agent was killed: its answer never
-// left, and it is left out. Any other line that does not read is an error: a
-// record must not vanish unsaid.
-func read(path string) ([]line, error) {
+// sweep removes counts whose records are gone: the agent was killed while it
+// removed a segment.
+func (j *Journal) sweep(name string) error {
+	digits, ok := strings.CutPrefix(name, "counts-")
+	if !ok {
+		return nil
+	}
+	if _, err := os.Stat(filepath.Join(j.dir, "journal-"+digits+".ndjson")); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := os.Remove(filepath.Join(j.dir, name)); err != nil {
+		return fmt.Errorf("removing counts without records: %w", err)
+	}
+	return nil
+}
+
+// read returns a segment's records with their repeats counted.
+func (j *Journal) read(first int64) ([]line, error) {
+	records, err := readLines(j.path(first))
+	if err != nil {
+		return nil, err
+	}
+	counted, err := readCounts(j.countsPath(first), len(records))
+	if err != nil {
+		return nil, err
+	}
+	for i, c := range counted {
+		if c.n == 0 {
+			continue
+		}
+		if s := records[i].Served; s != nil {
+			s.Count, s.At = s.Count+c.n, c.last
+		} else {
+			r := records[i].Refusal
+			r.Count, r.At = r.Count+c.n, c.last
+		}
+	}
+	return records, nil
+}
+
+// readLines returns a file's records. A last line without its end was being
+// written when the agent was killed: its answer never left, and it is left out.
+// Any other line that does not read is an error: a record must not vanish unsaid.
+func readLines(path string) ([]line, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("opening a journal file: %w", err)
@@ -61,7 +101,7 @@ func read(path string) ([]line, error) {
 	defer f.Close()
 	var out []line
 	r := bufio.NewReader(f)
-	for number := 1; ; number++ {
+	for {
 		text, err := r.ReadBytes('\n')
 		if errors.Is(err, io.EOF) {
 			return out, nil
@@ -69,35 +109,16 @@ func read(path string) ([]line, error) {
 		if err != nil {
 			return nil, fmt.Errorf("reading a journal file: %w", err)
 		}
-		if out, err = count(out, bytes.TrimSpace(text)); err != nil {
-			return nil, fmt.Errorf("journal %s, line %d (set the file aside to go on without its records): %w", path, number, err)
+		var l line
+		err = json.Unmarshal(text, &l)
+		if err == nil && (l.N != len(out) || (l.Served == nil) == (l.Refusal == nil)) {
+			err = errors.New("it is not the next record")
 		}
-	}
-}
-
-// count adds one line of the file to the records.
-func count(out []line, text []byte) ([]line, error) {
-	var l line
-	if err := json.Unmarshal(text, &l); err != nil {
-		return nil, fmt.Errorf("decoding: %w", err)
-	}
-	if l.Served != nil || l.Refusal != nil {
-		if l.N != len(out) {
-			return nil, fmt.Errorf("record %d where %d was expected", l.N, len(out))
+		if err != nil {
+			return nil, fmt.Errorf("journal %s, line %d (set the file aside to go on without its records): %w", path, len(out)+1, err)
 		}
-		return append(out, l), nil
+		out = append(out, l)
 	}
-	if l.N < 0 || l.N >= len(out) || l.Count < 1 {
-		return nil, fmt.Errorf("count of the unknown record %d", l.N)
-	}
-	at := time.UnixMilli(l.TimeMS).UTC()
-	if s := out[l.N].Served; s != nil {
-		s.Count, s.At = s.Count+l.Count, at
-	} else {
-		r := out[l.N].Refusal
-		r.Count, r.At = r.Count+l.Count, at
-	}
-	return out, nil
 }
 
 // batches puts records into numbered requests, the same way each time.

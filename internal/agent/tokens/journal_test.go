@@ -132,6 +132,20 @@ func TestBatchIsSentUnderOneNumberUntilAcknowledged(t *testing.T) {
 	}
 }
 
+// An agent that stops ships once: also what came while older records waited.
+func TestOneShipmentIsAllThatThereIs(t *testing.T) {
+	t.Parallel()
+	j := journal(t, t.TempDir(), 0)
+	served(t, j, "one", at)
+	if err := j.Ship(t.Context(), func(context.Context, fleetapi.EventsRequest) error { return errors.New("cut off") }); err == nil {
+		t.Fatal("Ship reported no error")
+	}
+	served(t, j, "two", at)
+	if got := ship(t, j); len(got) != 2 || got[1].Served[0].Caller != "two" {
+		t.Errorf("shipped %+v, want what waited and what came after it", got)
+	}
+}
+
 func TestNumbersRiseWhenTheStateIsLost(t *testing.T) {
 	t.Parallel()
 	old, anew := t.TempDir(), t.TempDir()
@@ -265,4 +279,32 @@ func must(t *testing.T, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// What a power cut or a kill in the midst of removing can leave behind is read
+// as far as it is there, and is in nobody's way.
+func TestCountsWithoutRecordsAreSwept(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	j := journal(t, dir, 0)
+	served(t, j, "one", at)
+	served(t, j, "one", at.Add(time.Second))
+	j.Close()
+	counts, err := filepath.Glob(filepath.Join(dir, "counts-*"))
+	if err != nil || len(counts) != 1 {
+		t.Fatalf("counts = %q, %v; want one file", counts, err)
+	}
+	if info, err := os.Stat(counts[0]); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("counts = %v, %v; want mode 0600", info.Mode(), err)
+	}
+	must(t, os.Truncate(counts[0], 7))
+	must(t, os.WriteFile(filepath.Join(dir, "counts-00000000000000000001"), make([]byte, 4096), 0o600))
+	j = journal(t, dir, 0)
+	if got := ship(t, j); len(got) != 1 || got[0].Served[0].Count != 1 {
+		t.Errorf("shipped %+v, want the record without its lost count", got)
+	}
+	if counts, err = filepath.Glob(filepath.Join(dir, "counts-*")); err != nil || len(counts) != 0 {
+		t.Errorf("%q are left (%v), want none", counts, err)
+	}
+	served(t, j, "two", at)
 }

@@ -1,0 +1,99 @@
+package metadata
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"sync"
+)
+
+// A token's answer is the one that programs ask for again and again, and half
+// of what it cost was encoding/json and the memory for it. Its members are all
+// strings, so it is put together here, to the same bytes.
+
+// answer is a body that writes itself.
+type answer interface {
+	// appendJSON appends the body to b.
+	appendJSON(b []byte) []byte
+}
+
+func (t imdsToken) appendJSON(b []byte) []byte {
+	return object(b, "access_token", t.AccessToken, "client_id", t.ClientID, "expires_in", t.ExpiresIn, "expires_on", t.ExpiresOn,
+		"ext_expires_in", t.ExtExpiresIn, "not_before", t.NotBefore, "resource", t.Resource, "token_type", t.TokenType)
+}
+
+func (t arcToken) appendJSON(b []byte) []byte {
+	b = t.imdsToken.appendJSON(b)
+	b = b[:len(b)-1]
+	for _, m := range [][2]string{{"object_id", t.ObjectID}, {"msi_res_id", t.MsiResourceID}, {"mi_res_id", t.MiResourceID}} {
+		if m[1] != "" {
+			b = append(b, ',')
+			b = quoted(b, m[0])
+			b = append(b, ':')
+			b = quoted(b, m[1])
+		}
+	}
+	return append(b, '}')
+}
+
+func (t appServiceToken) appendJSON(b []byte) []byte {
+	return object(b, "access_token", t.AccessToken, "client_id", t.ClientID, "expires_in", t.ExpiresIn, "expires_on", t.ExpiresOn,
+		"resource", t.Resource, "token_type", t.TokenType)
+}
+
+// object appends an object with these names and values.
+func object(b []byte, members ...string) []byte {
+	b = append(b, '{')
+	for i := 0; i < len(members); i += 2 {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = quoted(b, members[i])
+		b = append(b, ':')
+		b = quoted(b, members[i+1])
+	}
+	return append(b, '}')
+}
+
+// quoted appends s as a JSON string.
+func quoted(b []byte, s string) []byte {
+	for i := range len(s) {
+		if !asItIs[s[i]] {
+			text, _ := marshal(s) // a string always has some
+			return append(b, text...)
+		}
+	}
+	b = append(b, '"')
+	b = append(b, s...)
+	return append(b, '"')
+}
+
+// asItIs are the bytes that a JSON string has as they are.
+var asItIs = func() (t [256]bool) {
+	for c := byte(' '); c < 0x7f; c++ {
+		t[c] = c != '"' && c != '\\'
+	}
+	return t
+}()
+
+// marshal is v as JSON with <, > and & as they are: audiences are echoed as they
+// were written.
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(v)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
+}
+
+// buffers are used again for answer after answer; nothing keeps what is in them.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// writeAnswer sends a token's answer.
+func writeAnswer(w http.ResponseWriter, status int, body answer) {
+	b := buffers.Get().(*[]byte)
+	*b = body.appendJSON((*b)[:0])
+	send(w, status, *b)
+	clear(*b) // there was a token in it
+	buffers.Put(b)
+}

@@ -1,0 +1,22 @@
+package metadata
+
+import (
+	"testing"
+)
+
+// What is put together by hand is what encoding/json makes of the struct, to
+// the byte.
+func TestAnswersAreTheirStructsJSON(t *testing.T) {
+	t.Parallel()
+	for _, s := range []string{"", "plain", `quo"te`, `back\slash`, "<&>", "tab\t", "line\u2028", "é", "\xff", "\x7f"} {
+		for _, body := range []answer{
+			imdsToken{s + "1", s + "2", s + "3", s + "4", s + "5", s + "6", s + "7", s + "8"},
+			appServiceToken{s + "1", s + "2", s + "3", s + "4", s + "5", s + "6"},
+		} {
+			want, err := marshal(body)
+			if got := body.appendJSON(nil); err != nil || string(got) != string(want) {
+				t.Errorf("%T of %q = %s, want %s (%v)", body, s, got, want, err)
+			}
+		}
+	}
+}
