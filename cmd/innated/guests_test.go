@@ -206,6 +206,14 @@ func TestVirtualMachines(t *testing.T) {
 	}
 	is(vm1, oid1, "vm:interface:tap1", "vm:name:vm1")
 	is(vm2, oid2, "vm:interface:tap2", "vm:name:vm2")
+	for at, want := range map[string]string{"compute/name": "vm2", "network/interface/0/macAddress": "525400000201"} {
+		if got, ok := vm2.sh(wget("http://169.254.169.254/metadata/instance/"+at+"?api-version=2021-02-01&format=text", 20)); !ok || got != want {
+			t.Errorf("vm2 finds %s under %s, want %s", got, at, want)
+		}
+	}
+	if got, ok := vm2.sh(wget("http://169.254.169.254/metadata/attested/document?api-version=2021-02-01&nonce=abc", 20)); !ok || !strings.Contains(got, `"encoding":"pkcs7"`) {
+		t.Errorf("vm2's attested document: %s", got)
+	}
 
 	// vm2 as vm1, by address and MAC: it is still what its interface says, or nothing.
 	vm2.must(network("10.98.0.2", mac1)...)
