@@ -94,9 +94,19 @@ func instanceClient(in dev.Instance) (*http.Client, error) {
 	}}, nil
 }
 
+// armError is the management API's refusal.
+type armError struct{ Code, Message string }
+
+func (e *armError) Error() string { return e.Code + ": " + e.Message }
+
 // arm calls the management API and decodes its answer into out, if not nil.
 func (a *acting) arm(ctx context.Context, method, path string, body, out any) (*http.Response, error) {
-	tok, err := a.id.Token(ctx, "https://management.azure.com/")
+	return a.armIf(ctx, method, path, nil, body, out)
+}
+
+// armIf is arm with more headers.
+func (a *acting) armIf(ctx context.Context, method, path string, header http.Header, body, out any) (*http.Response, error) {
+	tok, err := a.id.Token(ctx, managementAudience+"/")
 	if err != nil {
 		return nil, err
 	}
@@ -112,6 +122,9 @@ func (a *acting) arm(ctx context.Context, method, path string, body, out any) (*
 	if err != nil {
 		return nil, fmt.Errorf("calling the management API: %w", err)
 	}
+	if header != nil {
+		req.Header = header.Clone()
+	}
 	req.Header.Set("Authorization", "Bearer "+tok.Value)
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := a.http.Do(req)
@@ -120,13 +133,11 @@ func (a *acting) arm(ctx context.Context, method, path string, body, out any) (*
 	}
 	if resp.StatusCode/100 != 2 {
 		defer resp.Body.Close()
-		var e struct {
-			Error struct{ Code, Message string }
-		}
+		var e struct{ Error armError }
 		if json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&e) != nil {
 			return nil, fmt.Errorf("the management API answered %s", resp.Status)
 		}
-		return nil, fmt.Errorf("%s: %s", e.Error.Code, e.Error.Message)
+		return nil, &e.Error
 	}
 	if out == nil {
 		return resp, nil

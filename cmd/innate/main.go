@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -77,7 +78,8 @@ func root() *cobra.Command {
 	}
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usage(c, "%w", err) })
 	c.PersistentFlags().StringVar(&f.data, "data", "", "data folder of innate dev (default: $INNATE_DATA, else innate in the user's state directory)")
-	c.AddCommand(devCommand(&f), runCommand(&f), execCommand(&f), envCommand(&f), tokenCommand(&f), secretCommand(&f), auditCommand(&f))
+	c.AddCommand(devCommand(&f), runCommand(&f), execCommand(&f), envCommand(&f), tokenCommand(&f), secretCommand(&f), auditCommand(&f),
+		hostCommand(&f), placementCommand(&f), ruleCommand(&f), accessCommand(&f))
 	return group(c)
 }
 
@@ -104,6 +106,16 @@ func noArgs(c *cobra.Command, args []string) error {
 		return usage(c, "no argument was expected; there is %q", args[0])
 	}
 	return nil
+}
+
+// exactly takes as many arguments as what names.
+func exactly(what ...string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) != len(what) {
+			return usage(c, "%d arguments were expected, %s; there are %d", len(what), strings.Join(what, " and "), len(args))
+		}
+		return nil
+	}
 }
 
 // oneArg takes one argument, which is what.

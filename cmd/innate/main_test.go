@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -30,6 +31,16 @@ func TestScripts(t *testing.T) {
 			// By itself a program under the race detector waits for a second
 			// when it ends.
 			e.Setenv("GORACE", "atexit_sleep_ms=10")
+			// What stories about callers need: this process, its user, two programs.
+			e.Setenv("PID", strconv.Itoa(os.Getpid()))
+			e.Setenv("ME", "unix:uid:"+strconv.Itoa(os.Getuid()))
+			for k, name := range map[string]string{"TRUE": "true", "SH": "sh"} {
+				path, err := exec.LookPath(name)
+				if err != nil {
+					return err
+				}
+				e.Setenv(k, path)
+			}
 			return nil
 		},
 		Cmds:          map[string]func(ts *testscript.TestScript, neg bool, args []string){"dev": startDev},

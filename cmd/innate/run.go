@@ -83,6 +83,13 @@ func completeNames(f *flags) cobra.CompletionFunc {
 	}
 }
 
+// completeFlag completes them for a flag, whatever arguments there are.
+func completeFlag(f *flags) cobra.CompletionFunc {
+	return func(c *cobra.Command, _ []string, s string) ([]string, cobra.ShellCompDirective) {
+		return completeNames(f)(c, nil, s)
+	}
+}
+
 // workloadEnv asks an agent for a start and returns the variables for it.
 // release ends the start.
 func workloadEnv(ctx context.Context, f *flags, socket, name string) (map[string]string, func(), error) {

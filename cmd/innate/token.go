@@ -51,7 +51,7 @@ Within "innate run" it acts as that workload; from a plain shell as ops, or as -
 // asFlag adds --as.
 func asFlag(c *cobra.Command, f *flags, as *string, fallback string) {
 	c.Flags().StringVar(as, "as", "", "act as this sample resource or resource ID (default: the workload that this shell is, else "+fallback+")")
-	_ = c.RegisterFlagCompletionFunc("as", completeNames(f)) // the flag exists: one line above
+	_ = c.RegisterFlagCompletionFunc("as", completeFlag(f)) // the flag exists: one line above
 }
 
 // printDecoded prints what a token says. It checks nothing.

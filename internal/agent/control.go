@@ -18,7 +18,7 @@ import (
 //
 //	POST /starts  StartRequest -> StartResponse, and then the connection stays open
 //	GET  /status               -> Status
-//	GET  /explain?pid=N[&door=NAME][&resource=AUDIENCE][&identity=ID] -> Explanation
+//	GET  /explain?pid=N[&door=NAME][&workload=ID][&resource=AUDIENCE][&identity=ID] -> Explanation
 //
 // Errors are a [fleetapi.Error]. Read a StartResponse with a JSON decoder, not
 // to the end of the body: the body ends when the start does. Closing the

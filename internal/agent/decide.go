@@ -120,6 +120,16 @@ func (r *request) identity(d decision) string {
 // errJudged marks a refusal that was judged by what is newest.
 var errJudged = errors.New("judged by the caller rules as they are")
 
+// judged is a refusal by the caller rules, on record, that nobody need ask
+// about again.
+func (r *request) judged(err error) error {
+	err = r.refusal(r.caller.Text, err, remedyRule)
+	if p := problem.Of(err); p.Kind == problem.CallerRefused {
+		return &problem.Error{Kind: p.Kind, Detail: p.Detail, Err: errJudged}
+	}
+	return err
+}
+
 // confirm judges once more when the token is there: only now it is known whose
 // it is, and the rules may have changed while it was on its way. It says what
 // rules in audit mode would have done.
@@ -139,10 +149,7 @@ func (r *request) confirm(tok fleetapi.TokenResponse) (would string, err error) 
 		return nil
 	})
 	if err != nil {
-		if p := problem.Of(r.refusal(r.caller.Text, err, remedyRule)); p.Kind == problem.CallerRefused {
-			return "", &problem.Error{Kind: p.Kind, Detail: p.Detail, Err: errJudged}
-		}
-		return "", err
+		return "", r.judged(err)
 	}
 	if would != "" && r.audited.first(r.caller.Workload+" "+r.caller.Text+" "+would) {
 		r.log.Warn("caller rules in audit mode would refuse this caller", "workload", r.caller.Workload, "caller", r.caller.Text, "reason", would)
@@ -165,6 +172,15 @@ func (a *Agent) refusal(caller string, err error, remedy string) error {
 	}
 	a.refused(caller, p.Detail)
 	return &problem.Error{Kind: p.Kind, Err: p.Err, Detail: p.Detail + " (" + caller + "): " + remedy}
+}
+
+// wire is evidence as the control plane is told of it.
+func wire(ev evidence.Evidence) fleetapi.Evidence {
+	out := fleetapi.Evidence{Door: ev.Door, Grade: ev.Grade.String(), Interpreter: ev.Interpreter}
+	for _, s := range ev.Selectors {
+		out.Selectors = append(out.Selectors, string(s))
+	}
+	return out
 }
 
 // refused records a refusal. One that cannot be recorded stays a refusal: it

@@ -1,9 +1,12 @@
 package agent
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -64,7 +67,10 @@ type Why struct {
 type question struct {
 	pid  int
 	door string // "": every door
-	want evidence.Want
+	// workload is the resource that a start would ask to be; empty to be told
+	// which may be asked for.
+	workload string
+	want     evidence.Want
 }
 
 // serveExplain answers root, and who runs the process: what a caller is, is
@@ -95,14 +101,14 @@ func readQuestion(raw string) (q question, err error) {
 		return q, &problem.Error{Kind: problem.Invalid, Detail: "the query string does not parse", Err: err}
 	}
 	for k, v := range values {
-		if !slices.Contains([]string{"pid", "door", "resource", "identity"}, k) || len(v) > 1 {
-			return q, problem.Errorf(problem.Invalid, "pid, door, resource and identity were expected, each once; there is %q", problem.Clip(k))
+		if !slices.Contains([]string{"pid", "door", "workload", "resource", "identity"}, k) || len(v) > 1 {
+			return q, problem.Errorf(problem.Invalid, "pid, door, workload, resource and identity were expected, each once; there is %q", problem.Clip(k))
 		}
 	}
 	if q.pid, err = strconv.Atoi(values.Get("pid")); err != nil || q.pid < 1 {
 		return q, problem.Errorf(problem.Invalid, "pid is %q; a process id was expected", problem.Clip(values.Get("pid")))
 	}
-	q.door = values.Get("door")
+	q.door, q.workload = values.Get("door"), values.Get("workload")
 	q.want.Audience = values.Get("resource")
 	if id := values.Get("identity"); id != "" {
 		q.want.Named = true
@@ -126,16 +132,17 @@ const root evidence.Selector = "unix:uid:0"
 
 func (a *Agent) explain(q question, asker evidence.Selector) (Explanation, error) {
 	names := append(a.doorNames(), RunDoor)
-	if q.door != "" {
-		if !slices.Contains(names, q.door) {
-			return Explanation{}, problem.Errorf(problem.Invalid, "there is no door %q; there are: %s", problem.Clip(q.door), strings.Join(names, ", "))
-		}
-		names = []string{q.door}
+	if q.door != "" && !slices.Contains(names, q.door) {
+		return Explanation{}, problem.Errorf(problem.Invalid, "there is no door %q; there are: %s", problem.Clip(q.door), strings.Join(names, ", "))
 	}
 	out := Explanation{PID: q.pid}
 	book := a.feed.now()
 	for _, name := range names {
-		ev, err := a.callers.OfProcess(q.pid, caller.From{Door: name})
+		from, here := a.reach(q.pid, name)
+		if q.door != "" && q.door != name || q.door == "" && !here {
+			continue
+		}
+		ev, err := a.callers.OfProcess(q.pid, from)
 		// Evidence of a process that went, or was exchanged for another's
 		// meanwhile, is as little anybody's to see as another's.
 		owner, known := user(ev)
@@ -145,13 +152,44 @@ func (a *Agent) explain(q question, asker evidence.Selector) (Explanation, error
 		if err != nil {
 			return Explanation{}, &problem.Error{Kind: problem.Invalid, Detail: "there is no process " + strconv.Itoa(q.pid) + " that could be looked at", Err: err}
 		}
+		s := sought{ev: ev}
 		if name == RunDoor {
-			ev.Grade = evidence.GradeSecret // what a start has
+			s.ev.Grade = evidence.GradeSecret // what a start has
+			s.resource = q.workload
 		}
 		out.Executable, out.Interpreter = ev.Process.Executable, ev.Interpreter
-		out.Doors = append(out.Doors, book.explain(ev, q.want, asker == root))
+		d := book.explain(s, q.want, asker == root)
+		if !here {
+			d.Allowed, d.Reason = false, "the process cannot come in by this door: it is for a virtual machine or for a container that the process is not in"
+		}
+		out.Doors = append(out.Doors, d)
 	}
 	return out, nil
+}
+
+// reach says what a door proves of a process that comes in by it, and whether
+// it can: nobody but a virtual machine is behind an interface, and a container's
+// namespace is entered by its own processes alone.
+func (a *Agent) reach(pid int, name string) (from caller.From, can bool) {
+	from.Door = name
+	i := slices.IndexFunc(a.cfg.Doors, func(d DoorConfig) bool { return d.Name == name })
+	if i < 0 {
+		return from, true
+	}
+	d := &a.cfg.Doors[i]
+	from.Selectors = d.proves()
+	switch d.kind() {
+	case KindInterface:
+		return from, false
+	case KindNamespace:
+		its, err := os.Stat(filepath.Join("/proc", strconv.Itoa(pid), "ns/net"))
+		if err != nil {
+			return from, false
+		}
+		theirs, err := os.Stat(d.Namespace)
+		return from, err == nil && os.SameFile(its, theirs)
+	}
+	return from, true
 }
 
 func (a *Agent) doorNames() (names []string) {
@@ -163,48 +201,58 @@ func (a *Agent) doorNames() (names []string) {
 	return names
 }
 
-// explain decides as decide does, and says why not otherwise.
-func (b *book) explain(ev evidence.Evidence, want evidence.Want, others bool) DoorExplanation {
-	out := DoorExplanation{Door: ev.Door, Grade: ev.Grade.String()}
-	for _, s := range ev.Selectors {
-		out.Selectors = append(out.Selectors, string(s))
+// explain decides as decide does, and says why not otherwise. others names the
+// placements that are none of the caller's.
+func (b *book) explain(s sought, want evidence.Want, others bool) DoorExplanation {
+	out := DoorExplanation{Door: s.ev.Door, Grade: s.ev.Grade.String()}
+	for _, sel := range s.ev.Selectors {
+		out.Selectors = append(out.Selectors, string(sel))
 	}
-	best, err := b.find(sought{ev: ev})
-	if err != nil {
+	best, err := b.find(s)
+	switch {
+	case s.ev.Door == RunDoor && s.resource == "":
+		best = nil
+		out.Reason = "a start says which resource it is; say which one to have it explained"
+	case err != nil:
 		out.Reason = problem.Of(err).Detail
-	} else {
+	default:
 		out.Placement, out.Resource = best.Name, best.Resource
 	}
-	if d := b.doors[ev.Door]; d != nil {
+	if d := b.doors[s.ev.Door]; d != nil {
 		for _, p := range d.all {
-			if p == best {
-				continue
-			}
-			why := ev.Lacks(p.required)
-			if why != "" && !others {
+			why := s.ev.Lacks(p.required)
+			switch {
+			case p == best:
+			case why != "" && !others:
 				out.Hidden++
-				continue
+			default:
+				out.OtherPlacements = append(out.OtherPlacements, Why{p.Name, cmp.Or(why, s.instead(p, best))})
 			}
-			if why == "" && best != nil {
-				why = "it matches too, and " + best.Name + " counts before it"
-			} else if why == "" {
-				why = "it matches, and so does another that names another resource"
-			}
-			out.OtherPlacements = append(out.OtherPlacements, Why{p.Name, why})
 		}
 	}
 	if best == nil {
 		return out
 	}
-	v := b.judge(best.Resource, ev, want)
+	v := b.judge(best.Resource, s.ev, want)
 	out.Allowed, out.Rule, out.Identity, out.Reason, out.Would = v.Allowed, v.Rule, v.Identity, v.Reason, v.Would
 	if want.Named {
 		out.Identity = want.Identity
 	}
 	if r := b.rules[resourceKey(best.Resource)]; r != nil && r.broken == "" {
-		for _, m := range evidence.Decide(r.list, ev, want).Misses {
+		for _, m := range evidence.Decide(r.list, s.ev, want).Misses {
 			out.OtherRules = append(out.OtherRules, Why{m.Rule, m.Why})
 		}
 	}
 	return out
+}
+
+// instead says why p, which matches the caller, is not what counts.
+func (s *sought) instead(p, best *placed) string {
+	switch {
+	case s.ev.Door == RunDoor && (s.resource == "" || !sameResource(p.Resource, s.resource)):
+		return "a start of this caller may be " + p.Resource + " by it"
+	case best != nil:
+		return "it matches too, and " + best.Name + " counts before it"
+	}
+	return "it matches, and so does another that names another resource"
 }

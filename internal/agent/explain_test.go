@@ -70,8 +70,12 @@ func TestExplainSaysWhatADoorWould(t *testing.T) {
 	if strings.Join(others, "\n") != strings.Join(want, "\n") {
 		t.Errorf("the others:\n%s\nwant\n%s", strings.Join(others, "\n"), strings.Join(want, "\n"))
 	}
-	if d := got.Doors[1]; d.Door != agent.RunDoor || d.Grade != "secret" || d.Placement != "p-shop" || !d.Allowed {
-		t.Errorf("door run = %+v", d)
+	if d := got.Doors[1]; d.Door != agent.RunDoor || d.Placement != "" || len(d.OtherPlacements) != 1 || !strings.Contains(d.OtherPlacements[0].Why, "may be "+shop) {
+		t.Errorf("door run = %+v, want what a start may be", d)
+	}
+	_, got2, _ := explain(t, cfg.ControlSocket, fmt.Sprint("pid=", os.Getpid(), "&door=run&workload="+url.QueryEscape(shop)))
+	if d := got2.Doors[0]; d.Grade != "secret" || d.Placement != "p-shop" || !d.Allowed {
+		t.Errorf("door run, as shop = %+v", d)
 	}
 	// And the door does so.
 	wantToken(t, imds(t, a, ""), "token-1")
@@ -101,8 +105,47 @@ func TestExplainWithoutPlacement(t *testing.T) {
 	if d := got.Doors[0]; d.Allowed || !strings.Contains(d.Reason, "equally well") || len(d.OtherPlacements) != 2 || !strings.Contains(d.OtherPlacements[0].Why, "names another resource") {
 		t.Errorf("door with a tie = %+v", d)
 	}
-	if d := got.Doors[1]; d.Allowed || !strings.Contains(d.Reason, "no placement") || len(d.OtherPlacements) != 0 {
+	if d := got.Doors[1]; d.Allowed || !strings.Contains(d.Reason, "says which resource") || len(d.OtherPlacements) != 0 {
 		t.Errorf("door without placements = %+v", d)
+	}
+}
+
+// A process of the host is behind no virtual machine's interface, whatever is
+// placed there, and in no container that it is not in.
+func TestExplainKnowsWhoComesInByADoor(t *testing.T) {
+	needRoot(t)
+	t.Parallel()
+	inside := exec.Command("unshare", "--net", "sleep", "60")
+	if err := inside.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = inside.Process.Kill(); _ = inside.Wait() })
+	namespace := fmt.Sprintf("/proc/%d/ns/net", inside.Process.Pid)
+	agenttest.Eventually(t, "the process is in a namespace of its own", func() bool {
+		its, err := os.Readlink(namespace)
+		ours, oerr := os.Readlink("/proc/self/ns/net")
+		return err == nil && oerr == nil && its != ours
+	})
+	cfg := config(t, agenttest.New(t))
+	cfg.Doors = append(cfg.Doors, agent.DoorConfig{Name: "shop", Kind: agent.KindNamespace, Namespace: namespace, Container: "shop"},
+		agent.DoorConfig{Name: "vm", Kind: agent.KindInterface, Interface: "tap0"})
+	a, err := agent.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if from, can := agent.Reach(a, inside.Process.Pid, "shop"); !can || len(from.Selectors) != 1 || from.Selectors[0] != "container:name:shop" {
+		t.Errorf("the door of a namespace that the process is in: %+v, %v", from, can)
+	}
+	for _, tt := range []struct {
+		pid  int
+		door string
+		want bool
+	}{
+		{os.Getpid(), "shop", false}, {os.Getpid(), "vm", false}, {inside.Process.Pid, "vm", false}, {os.Getpid(), "main", true}, {os.Getpid(), "run", true},
+	} {
+		if _, can := agent.Reach(a, tt.pid, tt.door); can != tt.want {
+			t.Errorf("process %d comes in by %s = %v, want %v", tt.pid, tt.door, can, tt.want)
+		}
 	}
 }
 

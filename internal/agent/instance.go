@@ -2,10 +2,12 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync"
 
 	"github.com/innate-id/innate/internal/agent/metadata"
+	"github.com/innate-id/innate/internal/evidence"
 	"github.com/innate-id/innate/internal/fleetapi"
 	"github.com/innate-id/innate/internal/problem"
 )
@@ -24,14 +26,19 @@ type instances struct {
 	serveStale bool
 
 	mu    sync.Mutex // guards what follows
-	known map[fleetapi.InstanceRequest]fleetapi.Instance
+	known map[described]fleetapi.Instance
 	// drops counts the changes: an answer that was on its way meanwhile is
 	// given, but not kept.
 	drops int64
 }
 
+// described is which resource is remembered, by which placement.
+type described struct{ Workload, Placement string }
+
+func of(r fleetapi.InstanceRequest) described { return described{r.Workload, r.Placement} }
+
 func newInstances(ask func(context.Context, fleetapi.InstanceRequest) (fleetapi.Instance, error), fresh func() bool, serveStale bool) *instances {
-	return &instances{ask: ask, fresh: fresh, serveStale: serveStale, known: map[fleetapi.InstanceRequest]fleetapi.Instance{}}
+	return &instances{ask: ask, fresh: fresh, serveStale: serveStale, known: map[described]fleetapi.Instance{}}
 }
 
 func (x *instances) get(ctx context.Context, req fleetapi.InstanceRequest) (fleetapi.Instance, error) {
@@ -39,7 +46,7 @@ func (x *instances) get(ctx context.Context, req fleetapi.InstanceRequest) (flee
 	// finds the resource forgotten.
 	fresh := x.fresh()
 	x.mu.Lock()
-	in, ok := x.known[req]
+	in, ok := x.known[of(req)]
 	x.mu.Unlock()
 	if ok && fresh {
 		return in, nil
@@ -55,7 +62,7 @@ func (x *instances) get(ctx context.Context, req fleetapi.InstanceRequest) (flee
 func (x *instances) still(req fleetapi.InstanceRequest) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	_, ok := x.known[req]
+	_, ok := x.known[of(req)]
 	return ok
 }
 
@@ -73,15 +80,15 @@ func (x *instances) fetch(ctx context.Context, req fleetapi.InstanceRequest) (fl
 	defer x.mu.Unlock()
 	switch {
 	case err != nil && !problem.Is(err, problem.Unavailable):
-		delete(x.known, req) // the control plane's own no
+		delete(x.known, of(req)) // the control plane's own no
 	case err == nil && before == x.drops && (len(x.known) < maxInstances || x.has(req)):
-		x.known[req] = in
+		x.known[of(req)] = in
 	}
 	return in, err
 }
 
 func (x *instances) has(req fleetapi.InstanceRequest) bool {
-	_, ok := x.known[req]
+	_, ok := x.known[of(req)]
 	return ok
 }
 
@@ -118,14 +125,21 @@ func within(id, scope string) bool {
 // takes no caller rule, for it gives no right.
 func (a *Agent) instance(ctx context.Context, c metadata.Caller) (fleetapi.Instance, error) {
 	return asPlaced(ctx, a, c, func(c metadata.Caller) (fleetapi.Instance, error) {
-		return a.instances.get(ctx, fleetapi.InstanceRequest{Workload: c.Workload, Placement: c.Placement})
+		return a.instances.get(ctx, fleetapi.InstanceRequest{Workload: c.Workload, Placement: c.Placement, Caller: c.Text, Evidence: wire(c.Evidence)})
 	})
 }
 
-// attest has the control plane sign what a caller's workload is.
+// attest has the control plane sign what a caller's workload is. To others that
+// is as good as being it, so it takes a caller rule where there are any, for its
+// own audience or for every one.
 func (a *Agent) attest(ctx context.Context, c metadata.Caller, nonce string) ([]byte, error) {
 	resp, err := asPlaced(ctx, a, c, func(c metadata.Caller) (fleetapi.AttestResponse, error) {
-		return a.client.attest(ctx, fleetapi.AttestRequest{Workload: c.Workload, Placement: c.Placement, Nonce: nonce})
+		r := &request{Agent: a, ctx: ctx, caller: c}
+		d, err := a.feed.decide(ctx, r.sought(), evidence.Want{Audience: fleetapi.AudienceAttest, Named: true})
+		if err != nil {
+			return fleetapi.AttestResponse{}, r.judged(err)
+		}
+		return a.client.attest(ctx, fleetapi.AttestRequest{Workload: d.Resource, Placement: d.Name, Nonce: nonce, Caller: c.Text, Evidence: wire(c.Evidence)})
 	})
 	return resp.Signature, err
 }
@@ -134,7 +148,7 @@ func (a *Agent) attest(ctx context.Context, c metadata.Caller, nonce string) ([]
 // that it was moved a moment ago, before the agent heard of it.
 func asPlaced[T any](ctx context.Context, a *Agent, c metadata.Caller, ask func(metadata.Caller) (T, error)) (T, error) {
 	out, err := ask(c)
-	if !problem.Is(err, problem.CallerRefused) {
+	if !problem.Is(err, problem.CallerRefused) || errors.Is(err, errJudged) {
 		return out, err
 	}
 	if err := a.feed.load(ctx); err != nil {

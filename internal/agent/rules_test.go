@@ -429,6 +429,45 @@ func TestPlacementAndRulesGoTogether(t *testing.T) {
 	changes.Wait()
 }
 
+// A signed statement of what a machine is, is as good as an identity. What it
+// is, is no secret.
+func TestAttestedDocumentTakesARule(t *testing.T) {
+	t.Parallel()
+	cp := agenttest.New(t)
+	cp.Set([]fleetapi.Placement{onMain}, []fleetapi.CallerRule{rule(anothers)})
+	cp.Describe(fleetapi.Instance{ID: web1, UID: "5f1e6a3c-0000-4000-8000-000000000001", Name: "web1", Type: "Microsoft.Compute/virtualMachines"})
+	a := begin(t, config(t, cp))
+	attested := func() (int, string) {
+		return text(t, http.DefaultClient, request(t, "http://"+a.DoorAddr("main")+"/metadata/attested/document?api-version=2021-02-01", "Metadata", "true"))
+	}
+	if status, body := attested(); status != http.StatusForbidden || !strings.Contains(body, "no caller rule") {
+		t.Errorf("attested document = %d %s, want 403", status, body)
+	}
+	agenttest.Eventually(t, "the refusal was shipped", func() bool {
+		_, _, refused := cp.Recorded("no caller rule")
+		return refused == 1
+	})
+	if n := cp.Calls(fleetapi.PathAttest); n != 0 {
+		t.Errorf("the control plane was asked to sign %d times", n)
+	}
+	synced(t, a, cp.Rule(rule(anothers), rule(audience(vault))))
+	if status, body := attested(); status != http.StatusForbidden {
+		t.Errorf("attested document by a rule for one audience = %d %s, want 403", status, body)
+	}
+	synced(t, a, cp.Rule(rule(anothers), rule(gives(shared), audience(fleetapi.AudienceAttest))))
+	if status, body := attested(); status != http.StatusOK {
+		t.Errorf("attested document by a rule for it = %d %s, want 200", status, body)
+	}
+	wantRefused(t, imds(t, a, ""), "no caller rule")
+	synced(t, a, cp.Rule(rule(anothers), rule(gives(shared))))
+	if status, body := attested(); status != http.StatusOK {
+		t.Errorf("attested document by a rule = %d %s, want 200", status, body)
+	}
+	if status, body := text(t, http.DefaultClient, request(t, "http://"+a.DoorAddr("main")+"/metadata/instance?api-version=2021-02-01", "Metadata", "true")); status != http.StatusOK {
+		t.Errorf("instance = %d %s, want 200", status, body)
+	}
+}
+
 // output is a log that a running agent writes while a test reads.
 type output struct {
 	mu sync.Mutex

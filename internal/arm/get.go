@@ -150,8 +150,8 @@ func (a *API) page(ctx context.Context, tenant string, parent resource.ID, typ, 
 	}
 	for _, r := range rs {
 		t, ok := a.Types[strings.ToLower(r.Type)]
-		if !ok || typ == "" && (r.Type == typeGroup || r.Type == typeSubscription) {
-			continue // groups are no "resources" to ARM's mixed list
+		if !ok || typ == "" && (r.Type == typeGroup || r.Type == typeSubscription || t.Extension) {
+			continue // groups and extensions are no "resources" to ARM's mixed list
 		}
 		v, err := a.view(ctx, t, tenant, r.ID)
 		if problem.Is(err, problem.NotFound) || problem.Is(err, problem.GroupNotFound) {

@@ -38,6 +38,15 @@ var kinds = []struct{ prefix, value string }{
 	{"vm:name:", "a virtual machine's name"},
 }
 
+// Prefixes are what a selector may begin with.
+func Prefixes() []string {
+	out := make([]string, len(kinds))
+	for i, k := range kinds {
+		out[i] = k.prefix
+	}
+	return out
+}
+
 // Parse reads a selector; the error lists what one may begin with.
 func Parse(s string) (Selector, error) {
 	var prefixes []string

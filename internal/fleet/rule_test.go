@@ -77,6 +77,11 @@ func TestCallerRulesAreResources(t *testing.T) {
 	if p["mode"] != "audit" || p["grade"] != "kernel" {
 		t.Errorf("patched to %v", p)
 	}
+	if all, _ := w.owner.must(200, "GET", ops+"/resources", "")["value"].([]any); strings.Contains(fmt.Sprint(all), "callerRules") || !strings.Contains(fmt.Sprint(all), "vm1") {
+		t.Errorf("the list of all resources has %v", all)
+	}
+	w.owner.must(412, "PUT", on+rules+"shop", `{"properties":{"selectors":["unix:uid:1"]}}`, "If-None-Match", "*")
+	w.owner.must(412, "PATCH", on+rules+"shop", `{"properties":{"mode":"enforce"}}`, "If-Match", `"1"`)
 	w.owner.must(200, "DELETE", on+rules+"shop", "")
 	w.owner.must(204, "DELETE", on+rules+"shop", "")
 	w.owner.rule(on, "a", `{"selectors":["unix:uid:1"]}`)

@@ -1,6 +1,7 @@
 package fleet_test
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 
@@ -102,6 +103,70 @@ func TestAHostIsBelievedOnlyAboutItself(t *testing.T) {
 			if len(ev.Target)+len(ev.Reason)+len(ev.Via) > 8192 {
 				t.Errorf("%s: the event has %d bytes", tt.what, len(ev.Target)+len(ev.Reason)+len(ev.Via))
 			}
+		}
+	}
+}
+
+// TestAHostGetsNoOtherIdentity: of what is placed there it gets the identities
+// that that has, however another's is named.
+func TestAHostGetsNoOtherIdentity(t *testing.T) {
+	t.Parallel()
+	w, h := ruled(t)
+	h2 := w.owner.enrol("h2")
+	w.owner.must(201, "PUT", shared, `{"location":"local"}`)
+	w.owner.must(201, "PUT", second, `{"location":"local"}`)
+	w.owner.must(200, "PATCH", vms+"/vm1", `{"identity":{"type":"SystemAssigned, UserAssigned","userAssignedIdentities":{"`+shared+`":{}}}}`)
+	w.owner.must(201, "PUT", vms+"/vm2", `{"location":"local","identity":{"type":"SystemAssigned, UserAssigned","userAssignedIdentities":{"`+second+`":{}}}}`)
+	w.owner.place("h2", "p2", vms+"/vm2")
+	h2.must(200, "POST", fleetapi.PathToken, ask("p2", vms+"/vm2"), nil)
+	principal := func(id string) (object, client string) {
+		t.Helper()
+		p, err := w.srv.DB.PrincipalOf(t.Context(), tenantA, strings.ToLower(id))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p.ID, p.Client
+	}
+	for _, id := range []string{vms + "/vm2", second, rootAgent.String()} {
+		object, client := principal(id)
+		for what, change := range map[string]func(*fleetapi.TokenRequest){
+			"object id":   func(r *fleetapi.TokenRequest) { r.ObjectID = object },
+			"client id":   func(r *fleetapi.TokenRequest) { r.ClientID = client },
+			"resource ID": func(r *fleetapi.TokenRequest) { r.ResourceID = id },
+			"all of them": func(r *fleetapi.TokenRequest) { r.ObjectID, r.ClientID, r.ResourceID = object, client, id },
+			"one of its own beside it": func(r *fleetapi.TokenRequest) {
+				r.ClientID, r.ResourceID = client, shared
+			},
+		} {
+			r := ask("p1", vms+"/vm1")
+			change(&r)
+			status, b := h.do("POST", fleetapi.PathToken, r)
+			var out fleetapi.TokenResponse
+			_ = json.Unmarshal(b, &out) // a refusal has none of it
+			if status == 200 || out.AccessToken != "" {
+				t.Errorf("%s by its %s: %d, a token of %s", id, what, status, out.Identity)
+			}
+		}
+	}
+	// An identity that was its own until now.
+	r := ask("p1", vms+"/vm1")
+	_, r.ClientID = principal(shared)
+	h.must(200, "POST", fleetapi.PathToken, r, nil)
+	w.owner.must(200, "PATCH", vms+"/vm1", `{"identity":{"type":"SystemAssigned"}}`)
+	h.refused(problem.IdentityNotFound, "POST", fleetapi.PathToken, r)
+	// A resource of that name in place of the one that was placed is another.
+	w.owner.must(200, "DELETE", vms+"/vm1", "")
+	w.owner.must(201, "PUT", vms+"/vm1", machine)
+	h.refused(problem.CallerRefused, "POST", fleetapi.PathToken, ask("p1", vms+"/vm1"))
+	// The host is nobody at the other APIs, whatever it shows there.
+	for _, name := range []string{"management", "login", "x.vault"} {
+		res, err := h.http.Get(strings.Replace(w.srv.Names.Fleet(), "fleet.", name+".", 1) + "/subscriptions?api-version=2024-11-30")
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode < 400 {
+			t.Errorf("a host at %s is answered with %s", name, res.Status)
 		}
 	}
 }

@@ -147,14 +147,18 @@ func (w *world) caller(tenant string, id resource.ID) caller {
 	return caller{w: w, tenant: tenant, token: got.Token}
 }
 
-// must sends a request to the management API and wants this status.
-func (c caller) must(status int, method, path, body string) map[string]any {
+// must sends a request to the management API, with headers (name, value, ...),
+// and wants this status.
+func (c caller) must(status int, method, path, body string, header ...string) map[string]any {
 	c.w.t.Helper()
 	req, err := http.NewRequestWithContext(c.w.t.Context(), method, c.w.srv.Names.Management()+path+"?api-version=2024-11-30", strings.NewReader(body))
 	if err != nil {
 		c.w.t.Fatal(err)
 	}
 	req.Header.Set("Authorization", "Bearer "+c.token)
+	for i := 0; i+1 < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
 	res, err := c.w.client("", nil).Do(req)
 	if err != nil {
 		c.w.t.Fatal(err)

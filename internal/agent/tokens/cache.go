@@ -103,10 +103,11 @@ func (r Request) flight() string {
 
 func (r Request) wire() fleetapi.TokenRequest {
 	return fleetapi.TokenRequest{Workload: r.Workload, Placement: r.Placement, Audience: r.Audience,
-		ClientID: r.ClientID, ObjectID: r.ObjectID, ResourceID: r.ResourceID, Caller: r.Caller, Evidence: wire(r.Evidence)}
+		ClientID: r.ClientID, ObjectID: r.ObjectID, ResourceID: r.ResourceID, Caller: r.Caller, Evidence: Wire(r.Evidence)}
 }
 
-func wire(ev evidence.Evidence) fleetapi.Evidence {
+// Wire is evidence as the control plane is told of it.
+func Wire(ev evidence.Evidence) fleetapi.Evidence {
 	out := fleetapi.Evidence{Door: ev.Door, Grade: ev.Grade.String(), Interpreter: ev.Interpreter}
 	for _, s := range ev.Selectors {
 		out.Selectors = append(out.Selectors, string(s))
