@@ -69,12 +69,14 @@ func listenIn(t *testing.T, name, addr string) {
 	t.Cleanup(func() { srv.Close() })
 }
 
-// built builds the programs once for the tests that run them.
+// built builds the programs once for the tests that run them, into a folder
+// that goes with the tests.
 var built = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "innated-test")
 	if err != nil {
 		return "", err
 	}
+	programs = dir
 	build := exec.Command("go", "build", "-o", dir, "./cmd/...")
 	build.Dir = "../.."
 	if out, err := build.CombinedOutput(); err != nil {
@@ -82,6 +84,20 @@ var built = sync.OnceValues(func() (string, error) {
 	}
 	return dir, nil
 })
+
+// programs is where built put them; "" if nobody needed any.
+var programs string
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if programs != "" {
+		if err := os.RemoveAll(programs); err != nil {
+			fmt.Fprintln(os.Stderr, "removing the programs:", err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
 
 // host starts an installation and its host, whose doors are these.
 func host(t *testing.T, doors string) *plant {
