@@ -18,11 +18,14 @@ command -v gcc >/dev/null 2>&1 || want="$want gcc libc6-dev" # the race detector
 command -v podman >/dev/null 2>&1 || want="$want podman"
 command -v runc >/dev/null 2>&1 || want="$want runc"
 command -v containerd >/dev/null 2>&1 || want="$want containerd"
-[ -x /bin/busybox ] || want="$want busybox-static"
 # The programs for the kernel are built anew, to compare them with what is checked in.
 command -v clang >/dev/null 2>&1 || want="$want clang"
 command -v llvm-strip >/dev/null 2>&1 || want="$want llvm"
 [ -e /usr/include/bpf/bpf_helpers.h ] || want="$want libbpf-dev"
+# Virtual machines that the tests boot, and what is in them.
+command -v qemu-system-x86_64 >/dev/null 2>&1 || want="$want qemu-system-x86"
+command -v cpio >/dev/null 2>&1 || want="$want cpio"
+/bin/busybox wget --help 2>&1 | grep -q header || want="$want busybox-static"
 if [ -n "$want" ]; then
 	if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
 		echo "deps: missing:$want; install them (Debian: apt-get install$want) and run make deps again" >&2
@@ -32,6 +35,28 @@ if [ -n "$want" ]; then
 	apt-get update -qq
 	# shellcheck disable=SC2086 # a list
 	apt-get install -y -qq --no-install-recommends $want
+fi
+
+# The virtual machines of the tests boot Debian's kernel, with the drivers that
+# their network card takes. It is unpacked and not installed.
+guest=.deps/guest
+if [ ! -e "$guest/vmlinuz" ]; then
+	rm -rf "$guest" && mkdir -p "$guest/deb"
+	kernel=$(apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/ *Depends: \(linux-image-[0-9].*\)/\1/p')
+	if [ -z "$kernel" ]; then
+		[ "$(id -u)" != 0 ] || apt-get update -qq
+		kernel=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/ *Depends: \(linux-image-[0-9].*\)/\1/p')
+	fi
+	if [ -n "$kernel" ]; then
+		(cd "$guest/deb" && apt-get download -qq -o APT::Sandbox::User=root "$kernel" && dpkg -x ./*.deb .)
+		for module in virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci failover net_failover virtio_net; do
+			find "$guest/deb/lib/modules" -name "$module.ko" -exec cp {} "$guest/" \;
+		done
+		cp "$guest"/deb/boot/vmlinuz-* "$guest/vmlinuz.new"
+		rm -rf "$guest/deb" && mv "$guest/vmlinuz.new" "$guest/vmlinuz" # whole, or not there
+	else
+		echo "deps: Debian's package linux-image-cloud-amd64 is not to be had; unpack a kernel's vmlinuz and its virtio_net modules into $guest" >&2
+	fi
 fi
 
 # The SDKs need Node.js 20; Debian 12 has 18. The registry has it as a package.

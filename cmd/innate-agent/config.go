@@ -192,7 +192,10 @@ type doorConfig struct {
 	// vm is what the machine is called: the selector vm:name:NAME.
 	VM string `yaml:"vm"`
 	// namespace is the path of a container's network namespace, /run/netns/NAME
-	// or /proc/PID/ns/net; of an interface, where it is if not in the agent's.
+	// or /proc/PID/ns/net (good while that process lives; the number can be
+	// another's when the agent starts next); of an interface, where it is if
+	// not in the agent's. Containers that share a namespace share the door: tell
+	// them apart by further selectors.
 	Namespace string `yaml:"namespace"`
 	// container is what the container in the namespace is called: the selector
 	// container:name:NAME. Required for a namespace.

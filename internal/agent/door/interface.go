@@ -100,9 +100,7 @@ func routed(h *netlink.Handle, link netlink.Link) error {
 	if err != nil {
 		return fmt.Errorf("looking at what interface %s belongs to: %w", attrs.Name, err)
 	}
-	if master.Type() == "vrf" {
-		return nil
-	}
+	// A VRF too: whether a peer is of this host would be its own tables' matter.
 	return fmt.Errorf("interface %[1]s is a port of %[2]s (a %[3]s), which takes its packets before this host sees them as its own: "+
 		"take it out (ip link set %[1]s nomaster) and route to the machine by it instead, or give the machine a second interface for its metadata",
 		attrs.Name, master.Attrs().Name, master.Type())
