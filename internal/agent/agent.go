@@ -339,6 +339,9 @@ func (a *Agent) bind(ctx context.Context) error {
 	if a.scrape, err = a.listenMetrics(ctx); err != nil {
 		return err
 	}
+	if err := a.settleCapture(); err != nil {
+		return err
+	}
 	if a.cfg.ControlSocket == "" {
 		return nil
 	}

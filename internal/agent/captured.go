@@ -39,14 +39,23 @@ func (a *Agent) openCapture(ctx context.Context) error {
 		return err
 	}
 	a.callers.Record = a.capture.Record
-	l, err := a.capture.Listen(ctx)
+	cfg := a.door(a.cfg.Capture.Door, metadata.IMDS(a.dialects()))
+	l, err := a.capture.Listen(ctx, cfg.Open)
 	if err != nil {
 		return err
 	}
-	cfg := a.door(a.cfg.Capture.Door, metadata.IMDS(a.dialects()))
 	cfg.Kind = KindCaptured
 	a.doors = append(a.doors, door.New(a.recorded(cfg), l))
 	return nil
+}
+
+// settleCapture lets go of what an earlier agent had captured for doors that
+// this one does not have.
+func (a *Agent) settleCapture() error {
+	if a.capture == nil {
+		return nil
+	}
+	return a.capture.Settle()
 }
 
 // recorded makes a door one where only who is on the kernel's record may come in.
@@ -77,6 +86,21 @@ func (a *Agent) listen(ctx context.Context, cfg door.Config, addr string) (*door
 		return nil, fmt.Errorf("door %s: %w", cfg.Name, errors.Join(err, d.Close(ctx)))
 	}
 	return d, nil
+}
+
+// enterCaptured has connections in l's network namespace sent to l, each with
+// its record. From a namespace without a door they are refused.
+func (a *Agent) enterCaptured(from caller.From, l *net.TCPListener) (func(net.Conn) (evidence.Evidence, error), func(), error) {
+	remove, err := a.capture.AddListener(l)
+	if err != nil {
+		return nil, nil, err
+	}
+	from.Captured = true
+	return func(c net.Conn) (evidence.Evidence, error) { return a.callers.Identify(c, from) }, func() {
+		if err := remove(); err != nil {
+			a.log.Warn("a network namespace is not forgotten", "door", from.Door, "err", err)
+		}
+	}, nil
 }
 
 // capturedAt is what of this host's addresses a door answers for; "" if it is

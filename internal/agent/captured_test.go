@@ -65,9 +65,14 @@ func (h *host) curl(t *testing.T, uid uint32, at string) string {
 
 func (h *host) output(t *testing.T, cmd *exec.Cmd) string {
 	t.Helper()
+	return printed(t, h.net, cmd)
+}
+
+func printed(t *testing.T, in *agenttest.Netns, cmd *exec.Cmd) string {
+	t.Helper()
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
-	h.net.In(t, cmd.Start)
+	in.In(t, cmd.Start)
 	_ = cmd.Wait() // curl's exit code says less than its words
 	return out.String()
 }
@@ -177,5 +182,46 @@ func TestCaptureFaultsAreReported(t *testing.T) {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("New = %v, want also %q", err, want)
 		}
+	}
+}
+
+// With capture on, a container with a door of its own is answered there, on the
+// kernel's record, and one without is refused.
+func TestCapturedContainersHaveDoorsOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	cp := agenttest.New(t)
+	cp.Place(
+		fleetapi.Placement{Name: "p-web1", Door: agent.CapturedDoor, Resource: web1},
+		fleetapi.Placement{Name: "p-shop", Door: "web", Resource: shop, Selectors: []string{"container:name:web", "unix:uid:12345"}},
+	)
+	var asked []string
+	cp.Decide(func(req fleetapi.TokenRequest) (fleetapi.TokenResponse, error) {
+		asked = append(asked, req.Workload+" "+req.Evidence.Grade)
+		return cp.Mint(req), nil
+	})
+	h := newHost(t, cp)
+	web, bare := agenttest.NewNetns(t), agenttest.NewNetns(t)
+	h.cfg.Doors = append(h.cfg.Doors, agent.DoorConfig{Name: "web", Kind: agent.KindNamespace, Namespace: web.Path(t), Container: "web"})
+	a := h.begin(t)
+	curl := func(in *agenttest.Netns, uid uint32) string {
+		return printed(t, in, agenttest.Process(t, h.dir, uid, "curl", "-sS", "--max-time", "5", "-H", "Metadata: true",
+			imdsAt+"/metadata/identity/oauth2/token?api-version=2018-02-01&resource="+vault))
+	}
+	if got := curl(web, 12345); !strings.Contains(got, "token-1") || !slices.Equal(asked, []string{shop + " kernel"}) {
+		t.Errorf("a program of the container was answered %s, by the question %q", got, asked)
+	}
+	if got := curl(web, 23456); !strings.Contains(got, "access_denied") {
+		t.Errorf("another user of the container was answered %s", got)
+	}
+	if got := curl(bare, 12345); !strings.Contains(got, "curl: (7)") {
+		t.Errorf("a container without a door was answered %s", got)
+	}
+	a.Close()
+	if got := curl(web, 12345); !strings.Contains(got, "curl: (7)") {
+		t.Errorf("without an agent a container was answered %s", got)
+	}
+	h.begin(t)
+	if got := curl(web, 12345); !strings.Contains(got, "token-2") {
+		t.Errorf("the next agent answered the container %s", got)
 	}
 }

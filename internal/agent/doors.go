@@ -236,9 +236,14 @@ func (a *Agent) openDoor(ctx context.Context, d DoorConfig) (*door.Door, error) 
 	return a.listen(ctx, cfg, d.listen())
 }
 
-// enter takes evidence in a container's network namespace.
+// enter takes evidence in a container's network namespace: what the kernel
+// notes when somebody there connects, or else whose socket it says it is
+// afterwards.
 func (a *Agent) enter(from caller.From) door.Enter {
-	return func(ns int) (func(net.Conn) (evidence.Evidence, error), func(), error) {
+	return func(ns int, l *net.TCPListener) (func(net.Conn) (evidence.Evidence, error), func(), error) {
+		if a.capture != nil {
+			return a.enterCaptured(from, l)
+		}
 		sockets, err := caller.OpenSockets(ns)
 		if err != nil {
 			return nil, nil, err

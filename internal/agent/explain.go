@@ -174,6 +174,7 @@ func (a *Agent) reach(pid int, name string) (from caller.From, can bool) {
 	from.Door, from.Unix = name, name == RunDoor
 	i := slices.IndexFunc(a.cfg.Doors, func(d DoorConfig) bool { return d.Name == name })
 	if i < 0 {
+		from.Captured = a.capture != nil && name == a.cfg.Capture.Door
 		return from, true
 	}
 	d := &a.cfg.Doors[i]

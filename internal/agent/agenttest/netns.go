@@ -1,9 +1,11 @@
 package agenttest
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"syscall"
 	"testing"
@@ -54,6 +56,25 @@ func (n *Netns) In(t testing.TB, f func() error) {
 		}
 		return f()
 	})
+}
+
+// Path mounts the namespace on a file, as /run/netns has them; it goes with the
+// test.
+func (n *Netns) Path(t testing.TB) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "netns")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount(fmt.Sprintf("/proc/self/fd/%d", n.file.Fd()), path, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal("mounting a network namespace:", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
+			t.Error("unmounting a network namespace:", err)
+		}
+	})
+	return path
 }
 
 // elsewhere runs f on a thread that is thrown away after it.

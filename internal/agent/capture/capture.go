@@ -22,6 +22,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -60,6 +61,10 @@ type Capture struct {
 	dir    string   // where all is pinned
 	lock   *os.File // of dir; goes with the process
 	kernel kernelObjects
+
+	mu      sync.Mutex              // guards what follows
+	spaces  map[uint64]bool         // network namespaces that this agent listens in
+	targets map[kernelEndpoint]bool // addresses that it named
 }
 
 func (c *Config) fill() {
@@ -112,7 +117,7 @@ func open(cfg Config) (_ *Capture, err error) {
 	if err := supported(); err != nil {
 		return nil, err
 	}
-	c := &Capture{cfg: cfg, dir: filepath.Join(cfg.BPFFS, "innate")}
+	c := &Capture{cfg: cfg, dir: filepath.Join(cfg.BPFFS, "innate"), spaces: map[uint64]bool{}, targets: map[kernelEndpoint]bool{}}
 	if c.lock, err = hold(cfg.BPFFS, c.dir); err != nil {
 		return nil, err
 	}

@@ -22,16 +22,27 @@ var ErrNoRecord = errors.New("the kernel has no record of who made this connecti
 const loopback = 1
 
 // Listen opens the socket that connections of this network namespace are sent
-// to.
-func (c *Capture) Listen(ctx context.Context) (*net.TCPListener, error) {
-	var lc net.ListenConfig
-	lc.SetMultipathTCP(false) // a record is on one TCP socket
-	l, err := lc.Listen(ctx, "tcp4", c.cfg.Listen.String())
+// to. open, if it is not nil, finds the socket under its name that the process
+// before this one left, or else calls what it is given (door.Config.Open).
+func (c *Capture) Listen(ctx context.Context, open func(name string, open func() (net.Listener, error)) (net.Listener, error)) (*net.TCPListener, error) {
+	fresh := func() (net.Listener, error) {
+		var lc net.ListenConfig
+		lc.SetMultipathTCP(false) // a record is on one TCP socket
+		return lc.Listen(ctx, "tcp4", c.cfg.Listen.String())
+	}
+	if open == nil {
+		open = func(_ string, fresh func() (net.Listener, error)) (net.Listener, error) { return fresh() }
+	}
+	l, err := open("captured tcp4 "+c.cfg.Listen.String(), fresh)
 	if err != nil {
 		return nil, fmt.Errorf("listening for captured connections: %w", err)
 	}
-	tcp := l.(*net.TCPListener)
-	if err := c.AddListener(tcp); err != nil {
+	tcp, ok := l.(*net.TCPListener)
+	if !ok {
+		l.Close()
+		return nil, fmt.Errorf("listening for captured connections: a listener of type %T was left for it", l)
+	}
+	if _, err := c.AddListener(tcp); err != nil {
 		l.Close()
 		return nil, err
 	}
@@ -40,13 +51,14 @@ func (c *Capture) Listen(ctx context.Context) (*net.TCPListener, error) {
 
 // AddListener makes l, a plain TCP listener of this process at one IPv4
 // address, the one that connections of l's network namespace are sent to. When
-// l closes they are refused.
-func (c *Capture) AddListener(l *net.TCPListener) error {
+// l closes they are refused. remove forgets the namespace, for when it goes.
+func (c *Capture) AddListener(l *net.TCPListener) (remove func() error, err error) {
 	addr := l.Addr().(*net.TCPAddr).AddrPort()
 	if !addr.Addr().Unmap().Is4() || addr.Addr().IsUnspecified() {
-		return fmt.Errorf("adding the listener %s: one IPv4 address was expected", addr)
+		return nil, fmt.Errorf("adding the listener %s: one IPv4 address was expected", addr)
 	}
-	err := control(l, func(fd int) error {
+	var netns uint64
+	err = control(l, func(fd int) error {
 		proto, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
 		if err != nil {
 			return err
@@ -61,38 +73,40 @@ func (c *Capture) AddListener(l *net.TCPListener) error {
 		if index != 0 && index != loopback {
 			return errors.New("it is bound to an interface, and local connections come over loopback")
 		}
-		netns, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
-		if err != nil {
+		if netns, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE); err != nil {
 			return err
 		}
-		if err := c.kernel.Doors.Put(netns, toEndpoint(unmap(addr))); err != nil {
-			return err
-		}
-		return c.kernel.Listeners.Put(netns, uint32(fd))
+		return c.add(netns, toEndpoint(unmap(addr)), fd)
 	})
 	if err != nil {
-		return fmt.Errorf("adding the listener %s: %w", addr, err)
+		return nil, fmt.Errorf("adding the listener %s: %w", addr, err)
 	}
-	return nil
-}
-
-// RemoveListener forgets the network namespace of l, for when the namespace
-// goes. Call it before l is closed.
-func (c *Capture) RemoveListener(l *net.TCPListener) error {
-	err := control(l, func(fd int) error {
-		netns, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
-		if err != nil {
-			return err
-		}
-		for _, m := range []*ebpf.Map{c.kernel.Listeners, c.kernel.Doors} {
-			if err := m.Delete(netns); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-				return err
-			}
+	return func() error {
+		if err := c.remove(netns); err != nil {
+			return fmt.Errorf("removing the listener %s: %w", addr, err)
 		}
 		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("removing the listener %s: %w", l.Addr(), err)
+	}, nil
+}
+
+func (c *Capture) add(netns uint64, at kernelEndpoint, fd int) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.kernel.Doors.Put(netns, at); err != nil {
+		return err
+	}
+	c.spaces[netns] = true
+	return c.kernel.Listeners.Put(netns, uint32(fd))
+}
+
+func (c *Capture) remove(netns uint64) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.spaces, netns)
+	for _, m := range []*ebpf.Map{c.kernel.Listeners, c.kernel.Doors} {
+		if err := m.Delete(netns); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return err
+		}
 	}
 	return nil
 }
@@ -107,9 +121,12 @@ func (c *Capture) Watch(addr netip.AddrPort) error {
 	if addr == Address {
 		return fmt.Errorf("watching %s: it is captured", addr)
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if err := c.kernel.Targets.Put(toEndpoint(addr), note); err != nil {
 		return fmt.Errorf("watching %s: %w", addr, err)
 	}
+	c.targets[toEndpoint(addr)] = true
 	return nil
 }
 

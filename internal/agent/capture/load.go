@@ -91,10 +91,19 @@ func (c *Capture) configure() error {
 	if err := c.kernel.Setting.Put(uint32(0), s); err != nil {
 		return fmt.Errorf("naming the agent: %w", err)
 	}
+	c.spaces[netns], c.targets[toEndpoint(Address)] = true, true
+	return sweep(c.kernel.Chosen, func(h uint64) bool { return keep[h] })
+}
+
+// Settle forgets the namespaces and the watched addresses that an earlier agent
+// left and this one did not name again. It is called when all doors are open:
+// up to then connections to doors that were handed over are on record.
+func (c *Capture) Settle() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	return errors.Join(
-		sweep(c.kernel.Chosen, func(h uint64) bool { return keep[h] }),
-		sweep(c.kernel.Doors, func(n uint64) bool { return n == netns }),
-		sweep(c.kernel.Targets, func(e kernelEndpoint) bool { return e == toEndpoint(Address) }),
+		sweep(c.kernel.Doors, func(n uint64) bool { return c.spaces[n] }),
+		sweep(c.kernel.Targets, func(e kernelEndpoint) bool { return c.targets[e] }),
 	)
 }
 

@@ -85,7 +85,7 @@ func (w *world) listen(t testing.TB, c *capture.Capture) *net.TCPListener {
 	t.Helper()
 	var l *net.TCPListener
 	w.ns.In(t, func() (err error) {
-		l, err = c.Listen(context.Background())
+		l, err = c.Listen(context.Background(), nil)
 		return err
 	})
 	t.Cleanup(func() { l.Close() })
@@ -146,7 +146,7 @@ func playAgent(args []string) (string, error) {
 	if err != nil {
 		return err.Error(), nil // the test wants to see it
 	}
-	l, err := c.Listen(context.Background())
+	l, err := c.Listen(context.Background(), nil)
 	if err != nil {
 		return "", err
 	}

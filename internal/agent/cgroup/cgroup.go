@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -25,20 +26,21 @@ import (
 // Groups makes groups below one of its own.
 type Groups struct {
 	mount string // of the cgroup v2 hierarchy
-	name  string // of the group above all, "innate"
+	path  string // of the group above all, "/innate"
 }
 
-// Open makes the group name in the cgroup v2 hierarchy, or takes over the one
-// that is there, and removes what earlier runs left in it and nobody is in.
-func Open(name string) (*Groups, error) {
-	if name == "" || strings.ContainsAny(name, "/\n") || strings.HasPrefix(name, ".") {
-		return nil, fmt.Errorf("control group %q: a name without slashes was expected", name)
+// Open makes the group at a path of the cgroup v2 hierarchy, "/innate", or
+// takes over the one that is there, and removes what earlier runs left in it
+// and nobody is in. What is above it exists.
+func Open(at string) (*Groups, error) {
+	if !path.IsAbs(at) || path.Clean(at) != at || at == "/" || strings.Contains(at, "\n") {
+		return nil, fmt.Errorf("control group %q: a path as in /proc/PID/cgroup was expected, like /innate", at)
 	}
 	mount, err := Mount()
 	if err != nil {
 		return nil, err
 	}
-	g := &Groups{mount: mount, name: name}
+	g := &Groups{mount: mount, path: at}
 	if err := os.Mkdir(g.dir(), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("making a control group for started programs: %w", err)
 	}
@@ -95,7 +97,10 @@ func unescape(s string) string {
 	return string(out)
 }
 
-func (g *Groups) dir() string { return filepath.Join(g.mount, g.name) }
+func (g *Groups) dir() string { return filepath.Join(g.mount, g.path) }
+
+// Path is the path of the group of all groups.
+func (g *Groups) Path() string { return g.path }
 
 // Close removes the group of all groups, if nobody is in it any more.
 func (g *Groups) Close() { removeEmpty(g.dir()) }
@@ -114,15 +119,32 @@ func (g *Groups) New(name string) (*Group, error) {
 	return &Group{groups: g, name: name}, nil
 }
 
+// Find returns the group with a name that an earlier process made.
+func (g *Groups) Find(name string) (*Group, error) {
+	if _, err := os.Stat(filepath.Join(g.dir(), name)); err != nil {
+		return nil, fmt.Errorf("finding the control group of a start: %w", err)
+	}
+	return &Group{groups: g, name: name}, nil
+}
+
+// Name is the group's name.
+func (c *Group) Name() string { return c.name }
+
 // Path is the group's path in the hierarchy, "/innate/run-1", as
 // /proc/PID/cgroup has it.
-func (c *Group) Path() string { return "/" + c.groups.name + "/" + c.name }
+func (c *Group) Path() string { return c.groups.path + "/" + c.name }
 
 func (c *Group) dir() string { return filepath.Join(c.groups.dir(), c.name) }
 
-// Contains reports whether a path of the hierarchy is the group's or below it.
-func (c *Group) Contains(path string) bool {
-	return path == c.Path() || strings.HasPrefix(path, c.Path()+"/")
+// Of returns the name of the group that a path of the hierarchy is in, "" if
+// in none.
+func (g *Groups) Of(cgroup string) string {
+	below, ok := strings.CutPrefix(cgroup, g.path+"/")
+	if !ok {
+		return ""
+	}
+	name, _, _ := strings.Cut(below, "/")
+	return name
 }
 
 // Take moves the process that pidfd holds, whose id is pid, into the group;
@@ -160,8 +182,13 @@ func move(dir string, pid int) error {
 	return os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0)
 }
 
-// Remove removes the group if nobody is in it; else the next [Open] does.
-func (c *Group) Remove() { removeEmpty(c.dir()) }
+// Remove removes the group if nobody is in it; gone says whether it is away.
+// Where somebody stays in it, the next [Open] tries again.
+func (c *Group) Remove() (gone bool) {
+	removeEmpty(c.dir())
+	_, err := os.Stat(c.dir())
+	return errors.Is(err, fs.ErrNotExist)
+}
 
 // removeEmpty removes a group and the groups below it as far as nobody is in
 // them: rmdir(2) refuses the others.

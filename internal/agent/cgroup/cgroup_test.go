@@ -28,7 +28,7 @@ func needRoot(t *testing.T) {
 func open(t *testing.T) *Groups {
 	t.Helper()
 	needRoot(t)
-	g, err := Open(fmt.Sprintf("innate-test-%d-%d", os.Getpid(), time.Now().UnixNano()))
+	g, err := Open(fmt.Sprintf("/innate-test-%d-%d", os.Getpid(), time.Now().UnixNano()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,10 +41,22 @@ func open(t *testing.T) *Groups {
 	return g
 }
 
+// process is a process and the other end of its standard input.
+type process struct {
+	*exec.Cmd
+	in *os.File
+}
+
 // sleeper starts a shell that starts children, and waits.
-func sleeper(t *testing.T, script string) (cmd *exec.Cmd, pidfd int) {
+func sleeper(t *testing.T, script string) (cmd *process, pidfd int) {
 	t.Helper()
-	cmd = exec.Command("sh", "-c", script)
+	cmd = &process{Cmd: exec.Command("sh", "-c", script)}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close(); w.Close() })
+	cmd.Stdin, cmd.in = r, w
 	cmd.SysProcAttr = &unix.SysProcAttr{PidFD: &pidfd}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -82,22 +94,35 @@ func TestAStartAndWhatItStartsAreInItsGroup(t *testing.T) {
 	if _, err := g.New("run-1"); err == nil {
 		t.Error("one name was given twice")
 	}
-	cmd, pidfd := sleeper(t, "read line; sleep 60 & echo $!; wait")
+	cmd, pidfd := sleeper(t, "read go; cat & wait")
 	if err := c.Take(cmd.Process.Pid, pidfd); err != nil {
 		t.Fatal(err)
 	}
-	if got := cgroupOf(t, cmd.Process.Pid); got != c.Path() || !c.Contains(got) {
+	if got := cgroupOf(t, cmd.Process.Pid); got != c.Path() || g.Of(got) != c.Name() {
 		t.Errorf("the process is in %s, want %s", got, c.Path())
 	}
-	c.Remove()
-	if _, err := os.Stat(c.dir()); err != nil {
+	if _, err := cmd.in.WriteString("go\n"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "what the process starts is in the group", func() bool {
+		text, err := os.ReadFile(filepath.Join(c.dir(), "cgroup.procs"))
+		return err == nil && len(strings.Fields(string(text))) == 2
+	})
+	if c.Remove() {
 		t.Error("a group with somebody in it was removed")
 	}
-	_ = cmd.Process.Kill()
-	_ = cmd.Wait()
-	c.Remove()
-	if _, err := os.Stat(c.dir()); err == nil {
-		t.Error("the empty group is left")
+	if err := os.WriteFile(filepath.Join(c.dir(), "cgroup.kill"), []byte("1"), 0); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the empty group is removed", c.Remove)
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain until %s", what)
+		}
 	}
 }
 
@@ -117,7 +142,7 @@ func TestWhoEndedIsNotTaken(t *testing.T) {
 	if err := c.Take(other.Process.Pid, pidfd); err == nil || !strings.Contains(err.Error(), "ended") {
 		t.Errorf("Take of a process that ended = %v", err)
 	}
-	if got := cgroupOf(t, other.Process.Pid); c.Contains(got) {
+	if got := cgroupOf(t, other.Process.Pid); g.Of(got) != "" {
 		t.Errorf("another process is in the group of the start: %s", got)
 	}
 }
@@ -132,27 +157,27 @@ func TestOpenClearsWhatEarlierRunsLeft(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(c.dir(), "below"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(g.name); err != nil {
+	if _, err := Open(g.path); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(c.dir()); err == nil {
 		t.Error("the group of an earlier run is left")
 	}
-	for _, name := range []string{"", "a/b", ".", "..", "a\nb"} {
+	for _, name := range []string{"", "a", "/", "/a/../b", "/a/", "/a\nb"} {
 		if _, err := Open(name); err == nil {
 			t.Errorf("Open(%q) made a group", name)
 		}
 	}
 }
 
-func TestContains(t *testing.T) {
-	c := &Group{groups: &Groups{mount: "/sys/fs/cgroup", name: "innate"}, name: "run-1"}
-	for path, want := range map[string]bool{
-		"/innate/run-1": true, "/innate/run-1/below": true, "/innate/run-12": false, "/innate": false, "/": false,
-		"/other/innate/run-1": false, "/innate/run-1/../run-2": true, // the kernel never writes dots
+func TestOf(t *testing.T) {
+	g := &Groups{mount: "/sys/fs/cgroup", path: "/innate"}
+	for cgroup, want := range map[string]string{
+		"/innate/run-1": "run-1", "/innate/run-1/below": "run-1", "/innate/run-12": "run-12", "/innate": "", "/innate/": "", "/": "", "": "",
+		"/other/innate/run-1": "", "/innate2/run-1": "",
 	} {
-		if got := c.Contains(path); got != want {
-			t.Errorf("Contains(%s) = %v, want %v", path, got, want)
+		if got := g.Of(cgroup); got != want {
+			t.Errorf("Of(%s) = %q, want %q", cgroup, got, want)
 		}
 	}
 }

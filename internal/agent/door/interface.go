@@ -150,7 +150,7 @@ func (p *interfacePlace) listen(ctx context.Context) (*opening, error) {
 		s.leave()
 		return nil, fmt.Errorf("%s was made anew", p.path)
 	}
-	l, undo, err := metadataListener(ctx, s, p.link)
+	l, undo, err := metadataListener(ctx, p.cfg, s, p.link)
 	if err != nil {
 		s.leave()
 		return nil, err

@@ -17,9 +17,9 @@ import (
 )
 
 // Enter begins to take evidence in a network namespace, of which it is given a
-// descriptor to use before it returns. leave is called when nobody is to be
-// identified any more.
-type Enter func(namespace int) (identify func(net.Conn) (evidence.Evidence, error), leave func(), err error)
+// descriptor to use before it returns, and the door's listener there. leave is
+// called when nobody is to be identified any more.
+type Enter func(namespace int, l *net.TCPListener) (identify func(net.Conn) (evidence.Evidence, error), leave func(), err error)
 
 // ListenNamespace opens a door at 169.254.169.254:80 inside the network
 // namespace at path: a container's. The address is on the loopback interface
@@ -35,7 +35,7 @@ func ListenNamespace(cfg Config, path string, enter Enter) (*Door, error) {
 	if err := CheckNamespace(path); err != nil {
 		return nil, fmt.Errorf("door %s: %w", cfg.Name, err)
 	}
-	p := &namespacePlace{path: path, visit: enter}
+	p := &namespacePlace{path: path, cfg: cfg, visit: enter}
 	return at(cfg, p, Metadata.String()+" in "+path, nil), nil
 }
 
@@ -53,6 +53,7 @@ func CheckNamespace(path string) error {
 // namespacePlace is a network namespace at a path, whichever it is at the moment.
 type namespacePlace struct {
 	path  string
+	cfg   Config
 	visit Enter
 
 	key string // as look saw it last
@@ -139,7 +140,7 @@ func (p *namespacePlace) listen(ctx context.Context) (*opening, error) {
 		s.leave()
 		return nil, err
 	}
-	identify, leave, err := p.visit(int(s.ns))
+	identify, leave, err := p.visit(int(s.ns), l)
 	if err != nil {
 		l.Close()
 		undo()
@@ -178,7 +179,7 @@ func (v *visits) end() {
 }
 
 // within listens in s, which is what look saw if it is there still.
-func (p *namespacePlace) within(ctx context.Context, s *space) (net.Listener, func(), error) {
+func (p *namespacePlace) within(ctx context.Context, s *space) (*net.TCPListener, func(), error) {
 	if s.key != p.key {
 		return nil, nil, fmt.Errorf("%s was made anew", p.path)
 	}
@@ -194,5 +195,5 @@ func (p *namespacePlace) within(ctx context.Context, s *space) (net.Listener, fu
 	}); err != nil {
 		return nil, nil, fmt.Errorf("setting up the loopback interface in %s: %w", p.path, err)
 	}
-	return metadataListener(ctx, s, lo)
+	return metadataListener(ctx, p.cfg, s, lo)
 }

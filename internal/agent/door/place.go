@@ -112,7 +112,7 @@ func (w *watch) open(ctx context.Context) error {
 // metadataListener listens at [Metadata] in s on this interface alone, and so
 // that no router passes an answer on. undo takes back what was done to the
 // interface.
-func metadataListener(ctx context.Context, s *space, link netlink.Link) (l net.Listener, undo func(), err error) {
+func metadataListener(ctx context.Context, cfg Config, s *space, link netlink.Link) (l *net.TCPListener, undo func(), err error) {
 	if undo, err = lend(s, link); err != nil {
 		return nil, nil, err
 	}
@@ -124,15 +124,23 @@ func metadataListener(ctx context.Context, s *space, link netlink.Link) (l net.L
 		}
 		return failed
 	}
-	within := s.do(func() { l, err = lc.Listen(ctx, "tcp4", Metadata.String()) })
-	if err := errors.Join(within, err); err != nil {
-		if l != nil {
-			l.Close()
+	// The name has the namespace's and the interface's own numbers: what was
+	// opened for another of the same path or name is not taken.
+	opened, err := cfg.open(fmt.Sprintf("metadata %s#%d", s.key, link.Attrs().Index), func() (l net.Listener, err error) {
+		within := s.do(func() { l, err = lc.Listen(ctx, "tcp4", Metadata.String()) })
+		if err := errors.Join(within, err); err != nil {
+			if l != nil {
+				l.Close()
+			}
+			return nil, err
 		}
+		return l, nil
+	})
+	if err != nil {
 		undo()
 		return nil, nil, fmt.Errorf("listening at %s on %s: %w", Metadata, link.Attrs().Name, err)
 	}
-	return l, undo, nil
+	return opened.(*net.TCPListener), undo, nil
 }
 
 // bind ties a socket to one interface, by its number: the name can be another

@@ -174,7 +174,7 @@ func onInterface(t *testing.T, name, iface, host string, to io.Writer) *door.Doo
 
 func inNamespace(t *testing.T, name, path string, to io.Writer) *door.Door {
 	t.Helper()
-	d, err := door.ListenNamespace(at(name, to), path, func(ns int) (func(net.Conn) (evidence.Evidence, error), func(), error) {
+	d, err := door.ListenNamespace(at(name, to), path, func(ns int, _ *net.TCPListener) (func(net.Conn) (evidence.Evidence, error), func(), error) {
 		sockets, err := caller.OpenSockets(ns)
 		if err != nil {
 			return nil, nil, err
