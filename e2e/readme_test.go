@@ -30,6 +30,8 @@ var printed = map[string]string{
 	"refused":      "vm2 has no managed identity",
 	"audit":        "Microsoft.KeyVault/vaults/secrets/getSecret on Microsoft.KeyVault/vaults/demo/secrets/greeting",
 	"grant":        greeting,
+	"rules":        "no caller rule of the resource allows it",
+	"exec":         "the greeting is ***",
 }
 
 // The README's commands work as they stand there, one after the other, as its
