@@ -39,7 +39,7 @@ func actAs(ctx context.Context, f *flags, name, fallback, clientID string) (*act
 	if in != nil && off != nil {
 		return nil, off // an instance that cannot be used is not one that is not there
 	}
-	within := os.Getenv("IDENTITY_ENDPOINT") != "" || os.Getenv("AZURE_POD_IDENTITY_AUTHORITY_HOST") != ""
+	within := os.Getenv("IDENTITY_ENDPOINT") != "" || os.Getenv("AZURE_POD_IDENTITY_AUTHORITY_HOST") != "" || os.Getenv(workloadVariable) != ""
 	if name == "" && within {
 		return a, nil
 	}
@@ -49,11 +49,11 @@ func actAs(ctx context.Context, f *flags, name, fallback, clientID string) (*act
 	if off != nil {
 		return nil, off
 	}
-	env, release, err := workloadEnv(ctx, f, "", name)
+	w, err := startWorkload(ctx, f, "", name)
 	if err != nil {
 		return nil, err
 	}
-	a.id.Endpoint, a.id.Header, a.release = env["IDENTITY_ENDPOINT"], env["IDENTITY_HEADER"], release
+	a.id.Endpoint, a.id.Header, a.release = w.start.Endpoint, w.start.Header, w.release
 	return a, nil
 }
 

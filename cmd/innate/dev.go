@@ -32,6 +32,8 @@ It prints what to try and, when everything is up, a line that begins with "ready
 	c.Flags().StringVar(&opt.Domain, "domain", "innate.localhost", "parent of all host names")
 	c.Flags().BoolVar(&opt.Reset, "reset", false, "start over: delete innate dev's own files in the data folder, secrets included; other files stay")
 	c.Flags().BoolVar(&opt.NoSample, "no-sample", false, "make no sample (ops is made all the same)")
+	c.Flags().BoolVar(&opt.Capture, "capture", false, "answer at 169.254.169.254 too, the programs of innate run alone, by the kernel's word of who asks (needs root)")
+	c.Flags().StringSliceVar(&opt.CaptureCgroups, "capture-cgroup", nil, "with --capture: capture only what runs in this control group (cgroup v2), and under innate run; else all of this machine")
 	c.Flags().BoolVar(&opt.WriteHosts, "write-hosts", false, "keep a marked block in the hosts file while running (needs root)")
 	return c
 }

@@ -264,12 +264,12 @@ const vaultAudience = "https://vault.azure.net"
 // its machine has no identity.
 func (x *execution) actor(ctx context.Context) (*acting, error) {
 	if x.socket != "" {
-		env, release, err := workloadEnv(ctx, x.flags, x.socket, x.as)
+		w, err := startWorkload(ctx, x.flags, x.socket, x.as)
 		if err != nil {
 			return nil, err
 		}
-		id := &client.Identity{ClientID: x.clientID, Endpoint: env["IDENTITY_ENDPOINT"], Header: env["IDENTITY_HEADER"]}
-		return &acting{id: id, http: http.DefaultClient, release: release}, nil
+		id := &client.Identity{ClientID: x.clientID, Endpoint: w.start.Endpoint, Header: w.start.Header}
+		return &acting{id: id, http: http.DefaultClient, release: w.release}, nil
 	}
 	if x.as != "" {
 		return actAs(ctx, x.flags, x.as, "", x.clientID)

@@ -37,7 +37,9 @@ func runCommand(f *flags) *cobra.Command {
 
 The program gets the variables by which SDKs find managed identities, trust in the local CA (Go, Node, Python,
 curl) and, with innate dev, names that resolve without touching the hosts file. Its secret for the local
-endpoint is its own and ends with it. Exit code, signals and standard streams are the program's.`,
+endpoint is its own and ends with it. Where the agent captures 169.254.169.254 (innate dev --capture), that answers
+the program and all that it starts, without a variable or a secret. Exit code, signals and standard streams are
+the program's.`,
 		Example:               "  innate run vm1 -- curl -s https://demo.vault.innate.localhost:8443/\n  innate run ops -- terraform plan",
 		DisableFlagsInUseLine: true, // what follows NAME is the command's
 		Args: func(_ *cobra.Command, args []string) error {
@@ -47,12 +49,12 @@ endpoint is its own and ends with it. Exit code, signals and standard streams ar
 			return nil
 		},
 		RunE: func(c *cobra.Command, args []string) error {
-			env, release, err := workloadEnv(c.Context(), f, socket, args[0])
+			w, err := startWorkload(c.Context(), f, socket, args[0])
 			if err != nil {
 				return err
 			}
-			defer release()
-			return runChild(command(args), env)
+			defer w.release()
+			return runChild(command(args), w.env)
 		},
 		ValidArgsFunction: completeNames(f),
 	}
@@ -90,41 +92,53 @@ func completeFlag(f *flags) cobra.CompletionFunc {
 	}
 }
 
-// workloadEnv asks an agent for a start and returns the variables for it.
-// release ends the start.
-func workloadEnv(ctx context.Context, f *flags, socket, name string) (map[string]string, func(), error) {
+// workload is a start: what the agent gave for it and the variables of its
+// programs. Where the agent captures 169.254.169.254, this process is of the
+// start from here on, and there is no variable that gives an identity.
+type workload struct {
+	start   dev.Start
+	env     map[string]string
+	release func() // ends the start
+}
+
+// workloadVariable names the resource that a program runs as. It gives
+// nothing; by it our own commands know that they are within.
+const workloadVariable = "INNATE_WORKLOAD"
+
+// startWorkload asks an agent for a start.
+func startWorkload(ctx context.Context, f *flags, socket, name string) (*workload, error) {
 	if socket != "" {
 		s, release, err := requestStart(ctx, socket, name)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		env := map[string]string{"IDENTITY_ENDPOINT": s.Endpoint, "IDENTITY_HEADER": s.Header}
-		if s.IMDS != "" {
-			env["AZURE_POD_IDENTITY_AUTHORITY_HOST"] = s.IMDS
-		}
-		return env, release, nil
+		env := s.Identity()
+		env[workloadVariable] = name
+		return &workload{s, env, release}, nil
 	}
 	in, dir, err := f.instance()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	id, err := in.Resolve(name)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	s, release, err := requestStart(ctx, in.ControlSocket, id)
 	if r, ok := errors.AsType[*refusal](err); ok && r.said.Kind == string(problem.CallerRefused) {
 		// It is not placed on this machine (yet, or it was made again): its
 		// owner is who runs this, and so it is placed, on record.
 		if err := placeHere(ctx, in, id); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		s, release, err = requestStart(ctx, in.ControlSocket, id)
 	}
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return in.Env(dir, s, dev.UserNoProxy()), release, nil
+	env := in.Env(dir, s, dev.UserNoProxy())
+	env[workloadVariable] = id
+	return &workload{s, env, release}, nil
 }
 
 // refusal is the agent's no.
@@ -161,7 +175,10 @@ func requestStart(ctx context.Context, socket, id string) (dev.Start, func(), er
 		}
 		return s, nil, &refusal{e}
 	}
-	var a struct{ Endpoint, Header, IMDS string }
+	var a struct {
+		Endpoint, Header, IMDS string
+		Captured               bool
+	}
 	if err := json.NewDecoder(resp.Body).Decode(&a); err != nil {
 		release()
 		return s, nil, fmt.Errorf("reading the agent's answer: %w", err)

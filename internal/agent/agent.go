@@ -28,6 +28,7 @@ import (
 
 	"github.com/innate-id/innate/internal/agent/caller"
 	"github.com/innate-id/innate/internal/agent/capture"
+	"github.com/innate-id/innate/internal/agent/cgroup"
 	"github.com/innate-id/innate/internal/agent/door"
 	"github.com/innate-id/innate/internal/agent/handover"
 	"github.com/innate-id/innate/internal/agent/hostkey"
@@ -114,6 +115,7 @@ type Agent struct {
 	starts  *starts
 	callers *caller.Identifier
 	capture *capture.Capture // nil where nothing is captured
+	groups  *cgroup.Groups   // likewise
 	limits  *limit.Limiter
 	audited *seen
 	metrics *metrics.Metrics // nil without MetricsListen

@@ -26,6 +26,9 @@ type CaptureConfig struct {
 	capture.Config
 	// Door is what placements call the captured address, [CapturedDoor] if empty.
 	Door string
+	// StartGroup is the control group below which each start has one of its
+	// own, [DefaultStartGroup] below Root if empty.
+	StartGroup string
 }
 
 // openCapture turns capture on and makes its door. It comes before the other
@@ -33,6 +36,9 @@ type CaptureConfig struct {
 func (a *Agent) openCapture(ctx context.Context) error {
 	if a.cfg.Capture == nil {
 		return nil
+	}
+	if err := a.openGroups(); err != nil {
+		return err
 	}
 	var err error
 	if a.capture, err = capture.Open(a.cfg.Capture.Config); err != nil {
@@ -113,6 +119,9 @@ func (a *Agent) capturedAt(d *door.Door) string {
 }
 
 func (a *Agent) closeCapture() {
+	if a.groups != nil {
+		a.groups.Close()
+	}
 	if a.capture == nil {
 		return
 	}

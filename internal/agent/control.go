@@ -41,6 +41,10 @@ type StartResponse struct {
 	// IMDS is AZURE_POD_IDENTITY_AUTHORITY_HOST, http://127.0.0.1:Q, where a
 	// door answers any local caller as the same resource; else empty.
 	IMDS string `json:"imds"`
+	// Captured says that 169.254.169.254 answers the program as the same
+	// resource, by the kernel's word that it is in the start's control group:
+	// none of the variables is needed, and the secret is good in the group alone.
+	Captured bool `json:"captured,omitempty"`
 }
 
 // Status is what an agent says of itself.
@@ -133,13 +137,23 @@ func (a *Agent) serveStart(w http.ResponseWriter, r *http.Request) error {
 	if err := control.SetReadDeadline(time.Time{}); err != nil {
 		return err
 	}
-	header, release, err := a.newStart(r.Context(), req.Resource, ev, "")
+	st, err := a.permitStart(r.Context(), req.Resource, ev, "")
 	if err != nil {
+		return err
+	}
+	if err := a.group(r.Context(), st); err != nil {
+		return err
+	}
+	header, release, err := a.starts.add(st)
+	if err != nil {
+		if st.group != nil {
+			go removeGroup(st.group)
+		}
 		return err
 	}
 	a.holding.Add(1) // before the connection is no longer the door's to wait for
 	defer a.holding.Done()
-	resp := StartResponse{Endpoint: "http://" + a.AppAddr() + metadata.PathAppService, Header: header, IMDS: a.imdsFor(req.Resource, ev)}
+	resp := StartResponse{Endpoint: "http://" + a.AppAddr() + metadata.PathAppService, Header: header, IMDS: a.imdsFor(req.Resource, ev), Captured: st.group != nil}
 	conn, err := answerAndKeep(w, control, resp)
 	if err != nil {
 		release()

@@ -20,7 +20,12 @@ func (a *Agent) place(ctx context.Context) (metadata.Caller, error) {
 		a.refused("door:unknown grade:none", "the caller could not be identified")
 		return metadata.Caller{}, &problem.Error{Kind: problem.CallerRefused, Detail: "this caller could not be identified", Err: err}
 	}
-	p, err := a.feed.find(ctx, sought{ev: ev})
+	who := sought{ev: ev}
+	if st, as, ok := a.inGroup(ev); ok {
+		ev, text = as, as.String()
+		who = sought{as, st.workload, st.placement}
+	}
+	p, err := a.feed.find(ctx, who)
 	if err != nil {
 		return metadata.Caller{}, a.refusal(text, err, remedyPlacement)
 	}
@@ -31,11 +36,15 @@ func (a *Agent) place(ctx context.Context) (metadata.Caller, error) {
 // placement was taken away since is over.
 func (a *Agent) started(ctx context.Context, secret string) (metadata.Caller, error) {
 	s, ok := a.starts.find(secret)
+	by, text, err := door.Described(ctx)
+	if err != nil {
+		text = evidence.Evidence{Door: RunDoor}.String()
+	}
+	if ok && a.carried(s, by) {
+		a.refused(text, "the secret of a start was shown by a program outside it")
+		return metadata.Caller{}, problem.Errorf(problem.CallerRefused, "the secret is of a start that this program is no part of: ask for one of its own (innate run)")
+	}
 	if !ok {
-		_, text, err := door.Described(ctx)
-		if err != nil {
-			text = evidence.Evidence{Door: RunDoor}.String()
-		}
 		a.refused(text, "no start has the secret that was shown")
 		return metadata.Caller{}, problem.Errorf(problem.Unauthenticated, "the secret is not one of a running start on this host: "+
 			"it ends with the program that was started; start the program anew")

@@ -153,6 +153,9 @@ func (a *Agent) explain(q question, asker evidence.Selector) (Explanation, error
 			return Explanation{}, &problem.Error{Kind: problem.Invalid, Detail: "there is no process " + strconv.Itoa(q.pid) + " that could be looked at", Err: err}
 		}
 		s := sought{ev: ev}
+		if st, as, ok := a.inGroup(ev); ok { // at the captured address it is its start
+			s = sought{as, st.workload, st.placement}
+		}
 		if name == RunDoor {
 			s.ev.Grade = evidence.GradeSecret // what a start has
 			s.resource = q.workload

@@ -37,6 +37,8 @@ type StartNote struct {
 	Workload  string            `json:"workload"`
 	Placement string            `json:"placement"`
 	Evidence  evidence.Evidence `json:"evidence"`
+	// Group is the name of the start's control group; empty for none.
+	Group string `json:"group,omitempty"`
 }
 
 // HandOver ends this agent for a process that takes its place and inherits its
@@ -101,12 +103,15 @@ func (a *Agent) leaveStarts() (Note, error) {
 		if !ok {
 			return note, fmt.Errorf("connection of type %T has no descriptor to hand over", h.conn)
 		}
-		name := "start " + strconv.Itoa(i)
+		name, group := "start "+strconv.Itoa(i), ""
+		if h.start.group != nil {
+			group = h.start.group.Name()
+		}
 		if err := a.cfg.Handover.KeepConn(name, c); err != nil {
 			return note, err
 		}
 		note.Starts = append(note.Starts, StartNote{Conn: name, Digest: h.start.digest[:],
-			Workload: h.start.workload, Placement: h.start.placement, Evidence: h.start.ev})
+			Workload: h.start.workload, Placement: h.start.placement, Evidence: h.start.ev, Group: group})
 		h.conn.Close()
 	}
 	return note, nil
@@ -125,12 +130,15 @@ func (a *Agent) inheritStarts() error {
 		if copy(st.digest[:], n.Digest) != len(st.digest) {
 			return fmt.Errorf("taking over %s: its digest has %d bytes", n.Conn, len(n.Digest))
 		}
+		if err := a.inheritGroup(st, n.Group); err != nil {
+			return fmt.Errorf("taking over %s: %w", n.Conn, err)
+		}
 		conn, err := a.cfg.Handover.Conn(n.Conn)
 		if err != nil {
 			return err
 		}
 		a.starts.mu.Lock()
-		release := a.starts.put(st, st.ev.String())
+		release := a.starts.put(st)
 		a.starts.mu.Unlock()
 		a.starts.watch(&held{start: st, conn: conn, release: release, done: make(chan struct{})})
 	}

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"sync"
 
+	"github.com/innate-id/innate/internal/agent/cgroup"
 	"github.com/innate-id/innate/internal/evidence"
 	"github.com/innate-id/innate/internal/problem"
 	"github.com/innate-id/innate/internal/resource"
@@ -26,6 +27,9 @@ type start struct {
 	placement string // name; empty: any that admits
 	ev        evidence.Evidence
 	text      string // ev in words
+	// group is the control group that its programs are in; nil where nothing
+	// is captured, and for those that were not asked for over a socket.
+	group *cgroup.Group
 }
 
 // sought is the placement that lets this start be what it is.
@@ -35,12 +39,13 @@ func (s *start) sought() sought { return sought{s.ev, s.workload, s.placement} }
 type starts struct {
 	mu        sync.Mutex // guards what follows
 	byDigest  map[[sha256.Size]byte]*start
+	byGroup   map[string]*start // by the name of its group
 	perCaller map[string]int
 	held      map[*held]bool
 }
 
 func newStarts() *starts {
-	return &starts{byDigest: map[[sha256.Size]byte]*start{}, perCaller: map[string]int{}, held: map[*held]bool{}}
+	return &starts{byDigest: map[[sha256.Size]byte]*start{}, byGroup: map[string]*start{}, perCaller: map[string]int{}, held: map[*held]bool{}}
 }
 
 // add makes a secret for s; release ends it, once or more often.
@@ -50,25 +55,32 @@ func (s *starts) add(st *start) (secret string, release func(), err error) {
 	secret = base64.RawURLEncoding.EncodeToString(raw)
 	st.digest = sha256.Sum256([]byte(secret))
 	st.ev.Start = hex.EncodeToString(st.digest[:8])
-	st.text = st.ev.String()
-	caller := st.text
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.perCaller[caller] >= maxStarts {
+	if s.perCaller[st.ev.String()] >= maxStarts {
 		return "", nil, problem.Errorf(problem.Throttled, "this user has %d running starts already; end some first", maxStarts)
 	}
-	return secret, s.put(st, caller), nil
+	return secret, s.put(st), nil
 }
 
 // put adds a start whose digest is known; mu is held.
-func (s *starts) put(st *start, caller string) (release func()) {
+func (s *starts) put(st *start) (release func()) {
+	st.text = st.ev.String()
+	caller := st.text
 	s.byDigest[st.digest] = st
+	if st.group != nil {
+		s.byGroup[st.group.Name()] = st
+	}
 	s.perCaller[caller]++
 	return sync.OnceFunc(func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.byDigest, st.digest)
+		if st.group != nil {
+			delete(s.byGroup, st.group.Name())
+			go removeGroup(st.group)
+		}
 		if s.perCaller[caller]--; s.perCaller[caller] == 0 {
 			delete(s.perCaller, caller)
 		}
@@ -106,19 +118,28 @@ func (a *Agent) NewStart(resource string, ev evidence.Evidence, placement string
 }
 
 func (a *Agent) newStart(ctx context.Context, workload string, ev evidence.Evidence, placement string) (string, func(), error) {
-	id, err := resource.Parse(workload)
+	st, err := a.permitStart(ctx, workload, ev, placement)
 	if err != nil {
 		return "", nil, err
+	}
+	return a.starts.add(st)
+}
+
+// permitStart is a start that a placement lets be, without its secret yet.
+func (a *Agent) permitStart(ctx context.Context, workload string, ev evidence.Evidence, placement string) (*start, error) {
+	id, err := resource.Parse(workload)
+	if err != nil {
+		return nil, err
 	}
 	// What proves the caller from here on is the secret.
 	ev.Door, ev.Grade = RunDoor, evidence.GradeSecret
 	st := &start{workload: id.String(), placement: placement, ev: ev}
 	p, err := a.feed.find(ctx, st.sought())
 	if err != nil {
-		return "", nil, a.startRefusal(st, err)
+		return nil, a.startRefusal(st, err)
 	}
 	st.workload, st.placement = p.Resource, p.Name
-	return a.starts.add(st)
+	return st, nil
 }
 
 // startRefusal says what is missing without saying what others have.

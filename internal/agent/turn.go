@@ -56,7 +56,7 @@ func limited(name string, ev evidence.Evidence, text string) limit.Caller {
 // origin is what a caller cannot choose: its virtual machine, its container,
 // its user, at last its door.
 func origin(name string, ev evidence.Evidence) string {
-	for _, kind := range []string{"vm:interface:", "container:id:", "unix:uid:"} {
+	for _, kind := range []string{"vm:interface:", "container:id:", "container:name:", "unix:uid:"} {
 		for _, s := range ev.Selectors {
 			if strings.HasPrefix(string(s), kind) {
 				return string(s)

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/innate-id/innate/internal/agent"
+	"github.com/innate-id/innate/internal/agent/capture"
 	"github.com/innate-id/innate/internal/evidence"
 	"github.com/innate-id/innate/internal/problem"
 	"github.com/innate-id/innate/internal/seal"
@@ -36,6 +37,11 @@ type Options struct {
 	Reset      bool
 	NoSample   bool
 	WriteHosts bool
+	// Capture has the agent answer at 169.254.169.254, by the kernel's word of
+	// who asks; it takes root. CaptureCgroups are the control groups whose
+	// programs are captured, besides those of "innate run"; none means all.
+	Capture        bool
+	CaptureCgroups []string
 	// HostsFile is the hosts file; "/etc/hosts" if empty.
 	HostsFile string
 	// Out gets the banner.
@@ -68,6 +74,12 @@ func Run(ctx context.Context, opt Options) error {
 	if opt.Port < 0 || opt.Port > 65535 {
 		return fmt.Errorf("--port %d is not between 0 (any free one) and 65535", opt.Port)
 	}
+	if opt.Capture && os.Geteuid() != 0 {
+		return errors.New("--capture loads programs into the kernel, which takes root: start innate dev with sudo, or leave --capture out")
+	}
+	if len(opt.CaptureCgroups) > 0 && !opt.Capture {
+		return errors.New("--capture-cgroup means nothing without --capture")
+	}
 	unlock, err := d.open()
 	if err != nil {
 		return err
@@ -97,6 +109,7 @@ func (d *dev) serve(ctx context.Context) error {
 	end := func(err error) error {
 		if d.ag != nil {
 			d.ag.Close()
+			err = errors.Join(err, d.endCapture())
 		}
 		stop()
 		return errors.Join(err, <-done)
@@ -268,6 +281,9 @@ func (d *dev) startAgent(ctx context.Context) error {
 	for _, s := range samples {
 		cfg.Doors = append(cfg.Doors, agent.DoorConfig{Name: s.name, Listen: "127.0.0.1:0"})
 	}
+	if d.opt.Capture {
+		cfg.Capture = &agent.CaptureConfig{Config: capture.Config{Cgroups: d.opt.CaptureCgroups}, StartGroup: "/innate-" + d.ids.Tenant}
+	}
 	a, err := agent.New(cfg)
 	if err != nil {
 		return fmt.Errorf("configuring the agent: %w", err)
@@ -277,6 +293,15 @@ func (d *dev) startAgent(ctx context.Context) error {
 	}
 	d.ag = a
 	return nil
+}
+
+// endCapture gives 169.254.169.254 back: on a laptop nothing is to stay behind.
+// A killed instance leaves it refused, until the next one ends.
+func (d *dev) endCapture() error {
+	if !d.opt.Capture {
+		return nil
+	}
+	return capture.Remove("")
 }
 
 // socket is the control socket's path: in the data folder, unless that is too

@@ -14,6 +14,21 @@ import (
 // Start is what the agent gave one start of a workload.
 type Start struct {
 	Endpoint, Header, IMDS string
+	// Captured says that 169.254.169.254 answers the start's programs.
+	Captured bool
+}
+
+// Identity are the variables by which SDKs find the start: none where they need
+// none.
+func (s Start) Identity() map[string]string {
+	if s.Captured {
+		return map[string]string{}
+	}
+	env := map[string]string{"IDENTITY_ENDPOINT": s.Endpoint, "IDENTITY_HEADER": s.Header}
+	if s.IMDS != "" {
+		env["AZURE_POD_IDENTITY_AUTHORITY_HOST"] = s.IMDS
+	}
+	return env
 }
 
 // common are the variables that every program under "innate run" gets: trust
@@ -36,18 +51,19 @@ func (in Instance) common(dir, userNoProxy string) map[string]string {
 // userNoProxy is the NO_PROXY that it would have had.
 func (in Instance) Env(dir string, s Start, userNoProxy string) map[string]string {
 	env := in.common(dir, userNoProxy)
-	env["IDENTITY_ENDPOINT"], env["IDENTITY_HEADER"] = s.Endpoint, s.Header
+	maps.Copy(env, s.Identity())
 	maps.Copy(env, map[string]string{
 		"ARM_METADATA_HOSTNAME": hostOf(in.Endpoints.Management), "ARM_SUBSCRIPTION_ID": in.SubscriptionID,
 		"ARM_TENANT_ID": in.TenantID,
 		// The user's own login is not the workload's.
 		"ARM_USE_CLI": "false",
 	})
-	if s.IMDS != "" {
+	if s.Captured {
+		env["ARM_USE_MSI"] = "true"
+	} else if s.IMDS != "" {
 		// Without an endpoint, ARM_USE_MSI would ask 169.254.169.254: in a cloud
 		// that is the real machine's identity.
 		env["ARM_USE_MSI"], env["ARM_MSI_ENDPOINT"] = "true", s.IMDS+"/metadata/identity/oauth2/token"
-		env["AZURE_POD_IDENTITY_AUTHORITY_HOST"] = s.IMDS
 	}
 	return env
 }
@@ -96,7 +112,7 @@ var Foreign = []string{
 	"AZURE_POD_IDENTITY_AUTHORITY_HOST", "AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PATH", "AZURE_CLIENT_CERTIFICATE_PASSWORD",
 	"AZURE_USERNAME", "AZURE_PASSWORD", "AZURE_FEDERATED_TOKEN_FILE", "AZURE_REGIONAL_AUTHORITY_NAME", "AZURE_TENANT_ID",
 	"ARM_CLIENT_SECRET", "ARM_CLIENT_CERTIFICATE_PATH", "ARM_OIDC_TOKEN", "ARM_OIDC_TOKEN_FILE_PATH", "ARM_USE_OIDC", "ARM_USE_CLI",
-	"AZURE_TOKEN_CREDENTIALS", "AZURE_ADDITIONALLY_ALLOWED_TENANTS",
+	"INNATE_WORKLOAD", "AZURE_TOKEN_CREDENTIALS", "AZURE_ADDITIONALLY_ALLOWED_TENANTS",
 	"ARM_CLIENT_ID", "ARM_CLIENT_CERTIFICATE", "ARM_CLIENT_CERTIFICATE_PASSWORD", "ARM_CLIENT_SECRET_FILE_PATH", "ARM_CLIENT_ID_FILE_PATH",
 	"ARM_OIDC_REQUEST_TOKEN", "ARM_OIDC_REQUEST_URL", "ARM_USE_AKS_WORKLOAD_IDENTITY", "ARM_ENVIRONMENT", "ARM_USE_MSI",
 	"ARM_MSI_ENDPOINT", "SSL_CERT_DIR", "ALL_PROXY", "all_proxy",

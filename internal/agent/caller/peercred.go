@@ -3,6 +3,7 @@ package caller
 import (
 	"errors"
 	"fmt"
+	"net"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -35,6 +36,42 @@ func peerOf(fd int) (unixPeer, error) {
 		pidfd = -1
 	}
 	return unixPeer{cred, groups, pidfd}, nil
+}
+
+// Peer returns the process that connected a unix socket, held by a pidfd that
+// the caller closes. Before Linux 6.5 the kernel keeps only its id: then it is
+// the process that has it now, if that is the same user's.
+func Peer(c *net.UnixConn) (pid, pidfd int, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, -1, err
+	}
+	var peer unixPeer
+	var optErr error
+	if err := raw.Control(func(fd uintptr) { peer, optErr = peerOf(int(fd)) }); err != nil {
+		return 0, -1, err
+	}
+	if optErr != nil {
+		return 0, -1, optErr
+	}
+	pid = int(peer.cred.Pid)
+	if peer.pidfd >= 0 {
+		return pid, peer.pidfd, nil
+	}
+	p, err := openProcess("/proc", pid)
+	if err != nil {
+		return 0, -1, err
+	}
+	defer unix.Close(p.dir)
+	cred, err := p.status()
+	if err == nil && cred.uids[1] != peer.cred.Uid {
+		err = errChanged
+	}
+	if err != nil {
+		unix.Close(p.fd)
+		return 0, -1, err
+	}
+	return pid, p.fd, nil
 }
 
 // peerGroups returns the supplementary groups at connect (SO_PEERGROUPS). The

@@ -192,7 +192,7 @@ func (d *Door) server(identify func(net.Conn) (evidence.Evidence, error)) *http.
 		DisableGeneralOptionsHandler: true, // "OPTIONS *" is refused like the rest
 		ErrorLog:                     slog.NewLogLogger(d.cfg.Log.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			id := &identified{done: make(chan struct{})}
+			id := &identified{conn: c, done: make(chan struct{})}
 			open.add(c, id)
 			go func() {
 				defer close(id.done)

@@ -15,6 +15,7 @@ type callerKey struct{}
 
 // identified is the evidence about a connection once it is taken.
 type identified struct {
+	conn net.Conn
 	done chan struct{} // closed when what follows is there
 	ev   evidence.Evidence
 	text string // ev in words
@@ -60,6 +61,16 @@ func Described(ctx context.Context) (ev evidence.Evidence, text string, err erro
 	case <-ctx.Done():
 		return evidence.Evidence{}, "", fmt.Errorf("taking evidence: %w", ctx.Err())
 	}
+}
+
+// Conn returns the connection that a request came over, to ask the kernel about
+// its peer. It stays the door's.
+func Conn(ctx context.Context) (net.Conn, bool) {
+	id, ok := ctx.Value(callerKey{}).(*identified)
+	if !ok {
+		return nil, false
+	}
+	return id.conn, true
 }
 
 // connections are those of a door that are open, each with its evidence.

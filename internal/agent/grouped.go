@@ -1,0 +1,133 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/innate-id/innate/internal/agent/caller"
+	"github.com/innate-id/innate/internal/agent/cgroup"
+	"github.com/innate-id/innate/internal/agent/door"
+	"github.com/innate-id/innate/internal/evidence"
+	"github.com/innate-id/innate/internal/problem"
+)
+
+// Where capture is on, each start has a control group of its own, and who asks
+// at the captured address from within is that start: no variable is needed. Its
+// secret is good in the group alone.
+
+// DefaultStartGroup is the control group of all starts' groups.
+const DefaultStartGroup = "/innate"
+
+// openGroups makes the starts' group, which is captured whatever else is.
+func (a *Agent) openGroups() error {
+	at := a.cfg.Capture.StartGroup
+	if at == "" {
+		at = strings.TrimSuffix(a.cfg.Capture.Root, "/") + DefaultStartGroup
+	}
+	var err error
+	if a.groups, err = cgroup.Open(at); err != nil {
+		return err
+	}
+	if len(a.cfg.Capture.Cgroups) > 0 {
+		captured := *a.cfg.Capture
+		captured.Cgroups = append(slices.Clone(captured.Cgroups), a.groups.Path())
+		a.cfg.Capture = &captured
+	}
+	return nil
+}
+
+// group moves who asked for a start, over the connection of ctx, into a control
+// group of the start's own.
+func (a *Agent) group(ctx context.Context, st *start) error {
+	if a.groups == nil {
+		return nil
+	}
+	conn, _ := door.Conn(ctx)
+	unixConn, ok := conn.(*net.UnixConn)
+	if !ok {
+		return fmt.Errorf("a start was asked for over a connection of type %T", conn)
+	}
+	pid, pidfd, err := caller.Peer(unixConn)
+	if err != nil {
+		return &problem.Error{Kind: problem.CallerRefused, Detail: "the process that asks for a start has ended, or is in another pid namespace than the agent", Err: err}
+	}
+	defer unix.Close(pidfd)
+	group, err := a.groups.New("run-" + strings.ToLower(rand.Text()[:16]))
+	if err != nil {
+		return err
+	}
+	if err := group.Take(pid, pidfd); err != nil {
+		group.Remove()
+		return err
+	}
+	st.group = group
+	return nil
+}
+
+// inheritGroup finds the group of a start that the process before this one
+// left. Without capture groups say nothing any more, and the secret is good
+// anywhere, as without capture it always was.
+func (a *Agent) inheritGroup(st *start, name string) error {
+	if name == "" || a.groups == nil {
+		return nil
+	}
+	var err error
+	st.group, err = a.groups.Find(name)
+	return err
+}
+
+// removeGroup removes the group of a start that is over once nobody is in it.
+// What a start leaves running keeps it, and is nobody.
+func removeGroup(g *cgroup.Group) {
+	for range 50 {
+		if g.Remove() {
+			return
+		}
+		time.Sleep(20 * time.Millisecond) // whoever held the start is about to end
+	}
+}
+
+// groupOf is the name of the start's group that a caller is in, by the kernel's
+// word; "" if in none.
+func (a *Agent) groupOf(ev evidence.Evidence) string {
+	if a.groups == nil || ev.Grade != evidence.GradeKernel {
+		return ""
+	}
+	for _, s := range ev.Selectors {
+		if path, ok := strings.CutPrefix(string(s), "cgroup:"); ok {
+			return a.groups.Of(path)
+		}
+	}
+	return ""
+}
+
+// inGroup returns the start whose control group a caller at the captured address
+// is in, and what is known of it then: the program's own evidence, as of the
+// start.
+func (a *Agent) inGroup(ev evidence.Evidence) (*start, evidence.Evidence, bool) {
+	name := a.groupOf(ev)
+	if name == "" || ev.Door != a.cfg.Capture.Door {
+		return nil, ev, false
+	}
+	a.starts.mu.Lock()
+	st := a.starts.byGroup[name]
+	a.starts.mu.Unlock()
+	if st == nil {
+		return nil, ev, false
+	}
+	ev.Door, ev.Start = RunDoor, st.ev.Start
+	return st, ev, true
+}
+
+// carried reports whether a start's secret was shown by somebody outside its
+// group.
+func (a *Agent) carried(st *start, ev evidence.Evidence) bool {
+	return st.group != nil && a.groupOf(ev) != st.group.Name()
+}
