@@ -127,6 +127,21 @@ func (g *Groups) Find(name string) (*Group, error) {
 	return &Group{groups: g, name: name}, nil
 }
 
+// All returns the groups that are there.
+func (g *Groups) All() ([]*Group, error) {
+	there, err := os.ReadDir(g.dir())
+	if err != nil {
+		return nil, fmt.Errorf("looking at the control groups of started programs: %w", err)
+	}
+	var out []*Group
+	for _, e := range there {
+		if e.IsDir() {
+			out = append(out, &Group{groups: g, name: e.Name()})
+		}
+	}
+	return out, nil
+}
+
 // Name is the group's name.
 func (c *Group) Name() string { return c.name }
 
@@ -150,6 +165,9 @@ func (g *Groups) Of(cgroup string) string {
 // Take moves the process that pidfd holds, whose id is pid, into the group;
 // what it starts from then on is there too.
 func (c *Group) Take(pid, pidfd int) error {
+	if pid <= 0 { // "0" is the kernel's word for whoever writes it: the agent
+		return fmt.Errorf("moving process %d into the control group of its start: it is in another pid namespace", pid)
+	}
 	if err := move(c.dir(), pid); err != nil {
 		return fmt.Errorf("moving process %d into the control group of its start: %w", pid, err)
 	}
@@ -183,7 +201,6 @@ func move(dir string, pid int) error {
 }
 
 // Remove removes the group if nobody is in it; gone says whether it is away.
-// Where somebody stays in it, the next [Open] tries again.
 func (c *Group) Remove() (gone bool) {
 	removeEmpty(c.dir())
 	_, err := os.Stat(c.dir())

@@ -147,6 +147,26 @@ func TestWhoEndedIsNotTaken(t *testing.T) {
 	}
 }
 
+// Who is in a pid namespace that the agent does not see has no id; the kernel
+// would take the agent itself.
+func TestWhoHasNoIdIsNotTaken(t *testing.T) {
+	t.Parallel()
+	g := open(t)
+	c, err := g.New("run-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Remove()
+	_, pidfd := sleeper(t, "sleep 60")
+	before := cgroupOf(t, os.Getpid())
+	if err := c.Take(0, pidfd); err == nil {
+		t.Error("Take of process 0 took somebody")
+		if err := move(filepath.Join(g.mount, before), os.Getpid()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestOpenClearsWhatEarlierRunsLeft(t *testing.T) {
 	t.Parallel()
 	g := open(t)
