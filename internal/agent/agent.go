@@ -257,6 +257,9 @@ func (a *Agent) start(ctx context.Context) error {
 	if err := a.inheritStarts(); err != nil {
 		return err
 	}
+	if err := a.removeLeft(); err != nil {
+		return err
+	}
 	a.serve()
 	return nil
 }
@@ -282,7 +285,7 @@ func (a *Agent) open() error {
 	a.feed.tokens = a.tokens
 	a.instances = newInstances(a.client.instance, a.feed.fresh, a.cfg.Offline == OfflineServe)
 	a.feed.instances = a.instances
-	a.starts = newStarts()
+	a.starts = newStarts(a.removeGroup)
 	a.callers = &caller.Identifier{Log: a.log}
 	a.limits = limit.New(*a.cfg.Limits)
 	a.audited = newSeen()
@@ -424,6 +427,9 @@ func (a *Agent) Close() {
 		k.Close()
 	}
 	a.endStarts()
+	if a.groups != nil {
+		a.groups.Close()
+	}
 	a.work.Wait()
 	if a.tokens != nil {
 		a.tokens.Close()

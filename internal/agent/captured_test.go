@@ -32,7 +32,7 @@ func newHost(t *testing.T, cp *agenttest.ControlPlane) *host {
 	}
 	var chosen string
 	chosen, h.dir = agenttest.Cgroup(t, t.Name())
-	h.cfg.Capture = &agent.CaptureConfig{Config: capture.Config{
+	h.cfg.Capture = &agent.CaptureConfig{StartGroup: chosen + "-starts", Config: capture.Config{
 		BPFFS: agenttest.BPFFS(t), Root: own, Cgroups: []string{chosen}, Listen: netip.MustParseAddrPort("127.254.169.254:0"),
 	}}
 	t.Cleanup(func() {

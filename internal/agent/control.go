@@ -147,7 +147,7 @@ func (a *Agent) serveStart(w http.ResponseWriter, r *http.Request) error {
 	header, release, err := a.starts.add(st)
 	if err != nil {
 		if st.group != nil {
-			go removeGroup(st.group)
+			go a.removeGroup(st.group)
 		}
 		return err
 	}

@@ -21,7 +21,12 @@ func (a *Agent) place(ctx context.Context) (metadata.Caller, error) {
 		return metadata.Caller{}, &problem.Error{Kind: problem.CallerRefused, Detail: "this caller could not be identified", Err: err}
 	}
 	who := sought{ev: ev}
-	if st, as, ok := a.inGroup(ev); ok {
+	st, as, err := a.inGroup(ev)
+	if err != nil {
+		a.refused(text, "the program is of a start that is over")
+		return metadata.Caller{}, err
+	}
+	if st != nil {
 		ev, text = as, as.String()
 		who = sought{as, st.workload, st.placement}
 	}

@@ -153,7 +153,8 @@ func (a *Agent) explain(q question, asker evidence.Selector) (Explanation, error
 			return Explanation{}, &problem.Error{Kind: problem.Invalid, Detail: "there is no process " + strconv.Itoa(q.pid) + " that could be looked at", Err: err}
 		}
 		s := sought{ev: ev}
-		if st, as, ok := a.inGroup(ev); ok { // at the captured address it is its start
+		st, as, over := a.inGroup(ev)
+		if st != nil { // at the captured address it is its start
 			s = sought{as, st.workload, st.placement}
 		}
 		if name == RunDoor {
@@ -162,6 +163,9 @@ func (a *Agent) explain(q question, asker evidence.Selector) (Explanation, error
 		}
 		out.Executable, out.Interpreter = ev.Process.Executable, ev.Interpreter
 		d := book.explain(s, q.want, asker == root)
+		if over != nil {
+			d.Allowed, d.Reason = false, problem.Of(over).Detail
+		}
 		if !here {
 			d.Allowed, d.Reason = false, "the process cannot come in by this door: it is for a virtual machine or for a container that the process is not in"
 		}

@@ -44,7 +44,9 @@ func (a *Agent) openGroups() error {
 }
 
 // group moves who asked for a start, over the connection of ctx, into a control
-// group of the start's own.
+// group of the start's own. Who is in a container or in a service stays there:
+// its control group is what confines it, and at the captured address it is known
+// by it. Its start has a secret alone.
 func (a *Agent) group(ctx context.Context, st *start) error {
 	if a.groups == nil {
 		return nil
@@ -59,6 +61,9 @@ func (a *Agent) group(ctx context.Context, st *start) error {
 		return &problem.Error{Kind: problem.CallerRefused, Detail: "the process that asks for a start has ended, or is in another pid namespace than the agent", Err: err}
 	}
 	defer unix.Close(pidfd)
+	if stays, err := caller.Confined(pid); err != nil || stays {
+		return err
+	}
 	group, err := a.groups.New("run-" + strings.ToLower(rand.Text()[:16]))
 	if err != nil {
 		return err
@@ -83,15 +88,44 @@ func (a *Agent) inheritGroup(st *start, name string) error {
 	return err
 }
 
-// removeGroup removes the group of a start that is over once nobody is in it.
-// What a start leaves running keeps it, and is nobody.
-func removeGroup(g *cgroup.Group) {
-	for range 50 {
-		if g.Remove() {
-			return
+// Whoever was in a start's group is about to end most of the time.
+const (
+	minRemoval = 20 * time.Millisecond
+	maxRemoval = 5 * time.Second
+)
+
+// removeGroup removes the group of a start that is over, once nobody is in it;
+// gone says that it did before the agent ended. What a start leaves running
+// keeps the group, and is nobody.
+func (a *Agent) removeGroup(g *cgroup.Group) (gone bool) {
+	for wait := minRemoval; !g.Remove(); wait = min(2*wait, maxRemoval) {
+		select {
+		case <-a.running.Done():
+			return false
+		case <-time.After(wait):
 		}
-		time.Sleep(20 * time.Millisecond) // whoever held the start is about to end
 	}
+	return true
+}
+
+// removeLeft removes the groups that no start of this agent has: those of an
+// agent before it.
+func (a *Agent) removeLeft() error {
+	if a.groups == nil {
+		return nil
+	}
+	all, err := a.groups.All()
+	if err != nil {
+		return err
+	}
+	a.starts.mu.Lock()
+	defer a.starts.mu.Unlock()
+	for _, g := range all {
+		if a.starts.byGroup[g.Name()] == nil {
+			go a.removeGroup(g)
+		}
+	}
+	return nil
 }
 
 // groupOf is the name of the start's group that a caller is in, by the kernel's
@@ -110,20 +144,21 @@ func (a *Agent) groupOf(ev evidence.Evidence) string {
 
 // inGroup returns the start whose control group a caller at the captured address
 // is in, and what is known of it then: the program's own evidence, as of the
-// start.
-func (a *Agent) inGroup(ev evidence.Evidence) (*start, evidence.Evidence, bool) {
+// start. It returns nil for who is in no start's group; an error says that the
+// start is over, and that who is left of it is nobody.
+func (a *Agent) inGroup(ev evidence.Evidence) (*start, evidence.Evidence, error) {
 	name := a.groupOf(ev)
 	if name == "" || ev.Door != a.cfg.Capture.Door {
-		return nil, ev, false
+		return nil, ev, nil
 	}
 	a.starts.mu.Lock()
 	st := a.starts.byGroup[name]
 	a.starts.mu.Unlock()
 	if st == nil {
-		return nil, ev, false
+		return nil, ev, problem.Errorf(problem.CallerRefused, "the start that this program is part of is over, and what it left is nobody: start it anew (innate run)")
 	}
 	ev.Door, ev.Start = RunDoor, st.ev.Start
-	return st, ev, true
+	return st, ev, nil
 }
 
 // carried reports whether a start's secret was shown by somebody outside its

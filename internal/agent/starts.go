@@ -42,10 +42,14 @@ type starts struct {
 	byGroup   map[string]*start // by the name of its group
 	perCaller map[string]int
 	held      map[*held]bool
+
+	// remove removes the group of a start that is over; gone is false if it is
+	// left to the next agent.
+	remove func(*cgroup.Group) (gone bool)
 }
 
-func newStarts() *starts {
-	return &starts{byDigest: map[[sha256.Size]byte]*start{}, byGroup: map[string]*start{}, perCaller: map[string]int{}, held: map[*held]bool{}}
+func newStarts(remove func(*cgroup.Group) (gone bool)) *starts {
+	return &starts{remove: remove, byDigest: map[[sha256.Size]byte]*start{}, byGroup: map[string]*start{}, perCaller: map[string]int{}, held: map[*held]bool{}}
 }
 
 // add makes a secret for s; release ends it, once or more often.
@@ -77,14 +81,28 @@ func (s *starts) put(st *start) (release func()) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.byDigest, st.digest)
-		if st.group != nil {
-			delete(s.byGroup, st.group.Name())
-			go removeGroup(st.group)
+		if st.group == nil {
+			s.less(caller)
+			return
 		}
-		if s.perCaller[caller]--; s.perCaller[caller] == 0 {
-			delete(s.perCaller, caller)
-		}
+		delete(s.byGroup, st.group.Name())
+		// Who leaves programs in groups has those groups, and no more than
+		// that many.
+		go func() {
+			if s.remove(st.group) {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				s.less(caller)
+			}
+		}()
 	})
+}
+
+// less counts one start of a caller less; mu is held.
+func (s *starts) less(caller string) {
+	if s.perCaller[caller]--; s.perCaller[caller] == 0 {
+		delete(s.perCaller, caller)
+	}
 }
 
 // find returns the start with this secret. It is looked up by its digest, so
