@@ -204,37 +204,80 @@ const actionEnrol = TypeHost + "/enrol/action"
 
 // knownHost finds the one host that the certificate is of. With an error, the
 // host may be there all the same: its certificate is not good.
+//
+// Anybody may claim any name, by an authority of their own: so a host that the
+// certificate is not good for counts only where there is no other.
 func (f *Fleet) knownHost(ctx context.Context, chain []*x509.Certificate) (Host, KnownCertificate, error) {
 	leaf := chain[0]
 	if len(chain) > maxChain || len(leaf.DNSNames) > maxNames {
 		return Host{}, KnownCertificate{}, problem.Errorf(problem.BadCredential, "the certificate has over %d names or over %d others with it", maxNames, maxChain-1)
 	}
-	var host arm.Resource
-	var claims []string
+	found, err := f.claimants(ctx, leaf)
+	switch {
+	case err != nil:
+		return Host{}, KnownCertificate{}, err
+	case len(found) == 0:
+		return Host{}, KnownCertificate{}, problem.Errorf(problem.BadCredential,
+			"no host is known by this certificate; put it into the host's properties.certificates at the management API, or enrol with a one-time token")
+	case len(found) == 1:
+		k, err := found[0].good(chain, f.Now())
+		return found[0].host(), k, err
+	}
+	var host Host
+	var by KnownCertificate
+	for _, c := range found {
+		k, err := c.good(chain, f.Now())
+		switch {
+		case problem.Is(err, problem.BadCredential):
+			continue
+		case err != nil:
+			return Host{}, KnownCertificate{}, err
+		case host.UID != "":
+			return Host{}, KnownCertificate{}, problem.Errorf(problem.BadCredential, "the certificate is of several hosts; give each host one of its own")
+		}
+		host, by = c.host(), k
+	}
+	if host.UID == "" {
+		return Host{}, KnownCertificate{}, problem.Errorf(problem.BadCredential, "several hosts are known by names of the certificate, and it is good for none of them")
+	}
+	return host, by, nil
+}
+
+// claimant is a host that claims a certificate, by some of its names or itself.
+type claimant struct {
+	arm.Resource
+	claims []string
+}
+
+func (c claimant) host() Host { return Host{Tenant: c.Tenant, ID: c.ID, UID: c.UID} }
+
+// good returns the entry of the host that the certificate is good for.
+func (c claimant) good(chain []*x509.Certificate, now time.Time) (KnownCertificate, error) {
+	all, err := known(c.Body)
+	if err != nil {
+		return KnownCertificate{}, fmt.Errorf("reading the certificates of %s: %w", c.ID, internal(err))
+	}
+	return good(all, c.claims, chain, now)
+}
+
+// claimants are the hosts that claim the certificate.
+func (f *Fleet) claimants(ctx context.Context, leaf *x509.Certificate) ([]claimant, error) {
+	var out []claimant
 	for _, claim := range append(names(leaf), "sha256:"+thumbprint(leaf)) {
 		r, err := f.Store.KnownHost(ctx, claim)
 		if problem.Is(err, problem.NotFound) {
 			continue
 		}
 		if err != nil {
-			return Host{}, KnownCertificate{}, fmt.Errorf("finding the host of a certificate: %w", err)
+			return nil, fmt.Errorf("finding the host of a certificate: %w", err)
 		}
-		if len(claims) > 0 && (r.Tenant != host.Tenant || !r.ID.Equal(host.ID)) {
-			return Host{}, KnownCertificate{}, problem.Errorf(problem.BadCredential, "the certificate is of several hosts; give each host one of its own")
+		i := slices.IndexFunc(out, func(c claimant) bool { return c.Tenant == r.Tenant && c.ID.Equal(r.ID) })
+		if i < 0 {
+			i, out = len(out), append(out, claimant{Resource: r})
 		}
-		host, claims = r, append(claims, claim)
+		out[i].claims = append(out[i].claims, claim)
 	}
-	if len(claims) == 0 {
-		return Host{}, KnownCertificate{}, problem.Errorf(problem.BadCredential,
-			"no host is known by this certificate; put it into the host's properties.certificates at the management API, or enrol with a one-time token")
-	}
-	h := Host{Tenant: host.Tenant, ID: host.ID, UID: host.UID}
-	all, err := known(host.Body)
-	if err != nil {
-		return h, KnownCertificate{}, fmt.Errorf("reading the certificates of %s: %w", host.ID, internal(err))
-	}
-	k, err := good(all, claims, chain, f.Now())
-	return h, k, err
+	return out, nil
 }
 
 // good returns the first of the entries, among those that the certificate was

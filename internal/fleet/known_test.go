@@ -240,6 +240,34 @@ func TestCertificatesThatEnrolNobody(t *testing.T) {
 	beside.refused(problem.BadCredential, "POST", fleetapi.PathEnrol, fleetapi.EnrolRequest{Token: "wrong", CSR: req.CSR})
 }
 
+// TestAClaimOnANameShutsNobodyOut: another tenant that says that a host of its
+// own is known by a name, by an authority of its own, keeps no machine with that
+// name in its certificate from being the host that it is.
+func TestAClaimOnANameShutsNobodyOut(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	b := w.addTenant(tenantB)
+	root, theirs := newPKI(t, nil, nil), newPKI(t, nil, nil)
+	self := leaf(t, nil, nil)
+	w.owner.knownHost(201, "h1", pinned(self))
+	w.owner.knownHost(201, "h2", root.entry("h2.corp.test"))
+	b.knownHost(201, "claims", theirs.entry("h1.corp.test"), theirs.entry("alias.corp.test"))
+	for host, cert := range map[string]*tls.Certificate{
+		"h1": self,
+		"h2": leaf(t, root, func(c *x509.Certificate) { c.DNSNames = []string{"alias.corp.test", "h2.corp.test"} }),
+	} {
+		a, req := w.shows(cert)
+		var out fleetapi.EnrolResponse
+		a.must(200, "POST", fleetapi.PathEnrol, req, &out)
+		if out.Host != hosts+"/"+host || out.Tenant != tenantA {
+			t.Errorf("the certificate of %s enrols %+v", host, out)
+		}
+	}
+	// And none of what they claim is theirs.
+	a, req := w.shows(leaf(t, root, func(c *x509.Certificate) { c.DNSNames = []string{"alias.corp.test"} }))
+	a.refused(problem.BadCredential, "POST", fleetapi.PathEnrol, req)
+}
+
 func mustJSON(t *testing.T, v any) []byte {
 	t.Helper()
 	b, err := json.Marshal(v)
