@@ -141,6 +141,9 @@ func (a *Agent) serveStart(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if err := a.starts.room(st); err != nil {
+		return err
+	}
 	if err := a.group(r.Context(), st); err != nil {
 		return err
 	}

@@ -62,10 +62,25 @@ func (s *starts) add(st *start) (secret string, release func(), err error) {
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.perCaller[st.ev.String()] >= maxStarts {
-		return "", nil, problem.Errorf(problem.Throttled, "this user has %d running starts already; end some first", maxStarts)
+	if err := s.full(st); err != nil {
+		return "", nil, err
 	}
 	return secret, s.put(st), nil
+}
+
+// full refuses a start of who has too many; mu is held.
+func (s *starts) full(st *start) error {
+	if s.perCaller[st.ev.String()] >= maxStarts {
+		return problem.Errorf(problem.Throttled, "this user has %d starts already that run or left something running; end some first", maxStarts)
+	}
+	return nil
+}
+
+// room is full for who is not moved yet: whoever is refused stays where it is.
+func (s *starts) room(st *start) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.full(st)
 }
 
 // put adds a start whose digest is known; mu is held.
