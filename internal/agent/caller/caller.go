@@ -78,6 +78,7 @@ type Identifier struct {
 	once    sync.Once // sets up what follows
 	cgroups hierarchy
 	digests digests
+	copies  copies
 	names   names
 	holders holders
 	sockets Sockets

@@ -169,6 +169,7 @@ func (i *Identifier) program(f *facts, p *process, exe *executable, account uint
 		i.debug("a caller has no digest", "pid", p.pid, "why", err)
 		return
 	}
+	f.interpreter = f.interpreter || i.copies.of(exe.stat.Size, sum)
 	f.say("unix:sha256:", sum)
 }
 
