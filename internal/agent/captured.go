@@ -133,6 +133,10 @@ func (c *Config) checkCapture() error {
 		return nil
 	}
 	faults := []error{c.Capture.Check(), checkDoorName(c.Capture.Door)}
+	if at, err := netip.ParseAddrPort(c.AppListen); err == nil && !at.Addr().Unmap().Is4() {
+		// Nobody would be known to be in the group that a start's secret is good in.
+		faults = append(faults, fmt.Errorf("the app listener is at %s, and of IPv6 the kernel notes nothing: write 127.0.0.1:PORT", c.AppListen))
+	}
 	for _, d := range c.Doors {
 		if d.Name == c.Capture.Door {
 			faults = append(faults, fmt.Errorf("door %q has the name of the captured address: choose another", d.Name))

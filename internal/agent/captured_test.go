@@ -172,13 +172,13 @@ func TestAgentWithoutItsCaptureDoesNotStart(t *testing.T) {
 func TestCaptureFaultsAreReported(t *testing.T) {
 	t.Parallel()
 	_, err := agent.New(agent.Config{
-		ControlPlane: "https://x", StateDir: "x", Doors: []agent.DoorConfig{{Name: "main", Listen: "127.0.0.1:0"}},
+		ControlPlane: "https://x", StateDir: "x", AppListen: "[::1]:0", Doors: []agent.DoorConfig{{Name: "main", Listen: "127.0.0.1:0"}},
 		Capture: &agent.CaptureConfig{Door: "main", Config: capture.Config{Cgroups: []string{"shop.slice"}, Listen: netip.MustParseAddrPort("10.0.0.1:80")}},
 	})
 	if err == nil {
 		t.Fatal("New succeeded")
 	}
-	for _, want := range []string{"shop.slice", "10.0.0.1", `"main"`} {
+	for _, want := range []string{"shop.slice", "10.0.0.1", `"main"`, "[::1]:0"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("New = %v, want also %q", err, want)
 		}
