@@ -20,7 +20,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/innate-id/innate/internal/agent"
 	"github.com/innate-id/innate/internal/agent/agenttest"
+	"github.com/innate-id/innate/internal/agent/capture"
 	"github.com/innate-id/innate/internal/fleetapi"
 )
 
@@ -469,6 +471,55 @@ func TestReloadChangesDoors(t *testing.T) {
 	if err := fresh("tcp", first["main"], request, "access_token")(); err != nil {
 		t.Error(err)
 	}
+}
+
+// A start whose control group the new configuration has no more is over, and
+// the agent goes on.
+func TestReloadChangesWhereStartsAre(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	config := settings(t, placed(t))
+	before, dir := agenttest.Cgroup(t, t.Name()+"-before")
+	after, dirAfter := agenttest.Cgroup(t, t.Name()+"-after")
+	t.Cleanup(func() { // the agent is killed, and of the groups before it knows no more
+		for _, pattern := range []string{dir + "/innate/run-*", dir + "/innate", dirAfter + "/innate"} {
+			left, err := filepath.Glob(pattern)
+			if err != nil {
+				t.Error(err)
+			}
+			for _, l := range left {
+				if err := os.Remove(l); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	})
+	bpffs := agenttest.BPFFS(t)
+	t.Cleanup(func() {
+		if err := capture.Remove(bpffs); err != nil {
+			t.Error(err)
+		}
+	})
+	edit(t, config, "doors:", "capture: {enabled: true, bpffs: "+bpffs+", root: "+before+", listen: \"127.254.169.254:0\"}\ndoors:")
+	r := launch(t, program(t, t.TempDir()), config)
+	r.readyTimes(t, 1)
+
+	cmd := agenttest.Process(t, dir, 0, "curl", "-sSN", "--unix-socket", socketOf(t, config), "http://agent/starts", "-d", `{"resource":"`+shopID+`"}`)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var st agent.StartResponse
+	if err := json.NewDecoder(out).Decode(&st); err != nil || !st.Captured {
+		t.Errorf("the start is %+v, %v; want one with a group", st, err)
+	}
+	edit(t, config, "root: "+before, "root: "+after)
+	r.hangup(t)
+	r.readyTimes(t, 2)
+	_ = cmd.Wait() // it ends with the start
 }
 
 // A request that is under way is answered by the process that took it.

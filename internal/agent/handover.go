@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -130,7 +131,11 @@ func (a *Agent) inheritStarts() error {
 		if copy(st.digest[:], n.Digest) != len(st.digest) {
 			return fmt.Errorf("taking over %s: its digest has %d bytes", n.Conn, len(n.Digest))
 		}
-		if err := a.inheritGroup(st, n.Group); err != nil {
+		if err := a.inheritGroup(st, n.Group); errors.Is(err, fs.ErrNotExist) {
+			// Its secret would be good for anybody. Its connection is closed below.
+			a.log.Warn("a start is over: its control group is not below where this configuration has them", "workload", st.workload, "group", n.Group)
+			continue
+		} else if err != nil {
 			return fmt.Errorf("taking over %s: %w", n.Conn, err)
 		}
 		conn, err := a.cfg.Handover.Conn(n.Conn)
