@@ -172,10 +172,27 @@ func (c *Group) Take(pid, pidfd int) error {
 		return fmt.Errorf("moving process %d into the control group of its start: %w", pid, err)
 	}
 	// It lived when it was moved if it lives now; else it may have been another.
-	if err := unix.PidfdSendSignal(pidfd, 0, nil, 0); err != nil {
-		return errors.Join(fmt.Errorf("process %d ended while it was moved into the control group of its start: %w", pid, err), c.empty())
+	if err := lives(pidfd); err != nil {
+		return errors.Join(fmt.Errorf("moving process %d into the control group of its start: %w", pid, err), c.empty())
 	}
 	return nil
+}
+
+// lives returns an error if the process has ended. It takes no right to send
+// signals to it.
+func lives(pidfd int) error {
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 0)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return fmt.Errorf("asking whether it lives: %w", err)
+		case n > 0:
+			return errors.New("it ended meanwhile")
+		}
+		return nil
+	}
 }
 
 // empty moves everybody in the group out of it.

@@ -5,8 +5,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -145,6 +147,55 @@ func TestWhoEndedIsNotTaken(t *testing.T) {
 	if got := cgroupOf(t, other.Process.Pid); g.Of(got) != "" {
 		t.Errorf("another process is in the group of the start: %s", got)
 	}
+}
+
+// An agent under systemd may not send signals to other users' processes
+// (CAP_KILL), and needs not to.
+func TestOtherUsersAreTakenWithoutTheRightToSignal(t *testing.T) {
+	t.Parallel()
+	g := open(t)
+	c, err := g.New("run-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("sleep", "60")
+	pidfd := -1
+	cmd.SysProcAttr = &unix.SysProcAttr{PidFD: &pidfd, Credential: &syscall.Credential{Uid: 12345, Gid: 12345}}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		unix.Close(pidfd)
+		eventually(t, "the empty group is removed", c.Remove)
+	}()
+	took := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread is thrown away
+		if err := dropKill(); err != nil {
+			took <- err
+			return
+		}
+		took <- c.Take(cmd.Process.Pid, pidfd)
+	}()
+	if err := <-took; err != nil {
+		t.Errorf("Take = %v", err)
+	}
+	if got := cgroupOf(t, cmd.Process.Pid); got != c.Path() {
+		t.Errorf("the process is in %s, want %s", got, c.Path())
+	}
+}
+
+// dropKill takes CAP_KILL from this thread.
+func dropKill() error {
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&head, &data[0]); err != nil {
+		return err
+	}
+	data[0].Effective &^= 1 << unix.CAP_KILL
+	return unix.Capset(&head, &data[0])
 }
 
 // Who is in a pid namespace that the agent does not see has no id; the kernel
