@@ -49,7 +49,7 @@ func actAs(ctx context.Context, f *flags, name, fallback, clientID string) (*act
 	if off != nil {
 		return nil, off
 	}
-	w, err := startWorkload(ctx, f, "", name)
+	w, err := startWorkload(ctx, f, "", name, true)
 	if err != nil {
 		return nil, err
 	}
@@ -158,7 +158,7 @@ func placeHere(ctx context.Context, in dev.Instance, id string) error {
 	if err != nil {
 		return err
 	}
-	s, release, err := requestStart(ctx, in.ControlSocket, ops.ID)
+	s, release, err := requestStart(ctx, in.ControlSocket, ops.ID, true)
 	if err != nil {
 		return err
 	}

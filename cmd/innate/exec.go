@@ -264,7 +264,7 @@ const vaultAudience = "https://vault.azure.net"
 // its machine has no identity.
 func (x *execution) actor(ctx context.Context) (*acting, error) {
 	if x.socket != "" {
-		w, err := startWorkload(ctx, x.flags, x.socket, x.as)
+		w, err := startWorkload(ctx, x.flags, x.socket, x.as, true)
 		if err != nil {
 			return nil, err
 		}

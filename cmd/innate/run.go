@@ -23,6 +23,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/innate-id/innate/internal/agent"
 	"github.com/innate-id/innate/internal/dev"
 	"github.com/innate-id/innate/internal/fleetapi"
 	"github.com/innate-id/innate/internal/problem"
@@ -49,7 +50,7 @@ the program's.`,
 			return nil
 		},
 		RunE: func(c *cobra.Command, args []string) error {
-			w, err := startWorkload(c.Context(), f, socket, args[0])
+			w, err := startWorkload(c.Context(), f, socket, args[0], false)
 			if err != nil {
 				return err
 			}
@@ -105,10 +106,11 @@ type workload struct {
 // nothing; by it our own commands know that they are within.
 const workloadVariable = "INNATE_WORKLOAD"
 
-// startWorkload asks an agent for a start.
-func startWorkload(ctx context.Context, f *flags, socket, name string) (*workload, error) {
+// startWorkload asks an agent for a start. stay says that it is for this process
+// alone, which is left where it is: what it runs later is no part of the start.
+func startWorkload(ctx context.Context, f *flags, socket, name string, stay bool) (*workload, error) {
 	if socket != "" {
-		s, release, err := requestStart(ctx, socket, name)
+		s, release, err := requestStart(ctx, socket, name, stay)
 		if err != nil {
 			return nil, err
 		}
@@ -124,14 +126,14 @@ func startWorkload(ctx context.Context, f *flags, socket, name string) (*workloa
 	if err != nil {
 		return nil, err
 	}
-	s, release, err := requestStart(ctx, in.ControlSocket, id)
+	s, release, err := requestStart(ctx, in.ControlSocket, id, stay)
 	if r, ok := errors.AsType[*refusal](err); ok && r.said.Kind == string(problem.CallerRefused) {
 		// It is not placed on this machine (yet, or it was made again): its
 		// owner is who runs this, and so it is placed, on record.
 		if err := placeHere(ctx, in, id); err != nil {
 			return nil, err
 		}
-		s, release, err = requestStart(ctx, in.ControlSocket, id)
+		s, release, err = requestStart(ctx, in.ControlSocket, id, stay)
 	}
 	if err != nil {
 		return nil, err
@@ -148,12 +150,12 @@ func (r *refusal) Error() string { return "the agent refused: " + r.said.Detail 
 
 // requestStart asks the agent at socket for the secret of one start. The start
 // lives until release is called or this process ends.
-func requestStart(ctx context.Context, socket, id string) (dev.Start, func(), error) {
+func requestStart(ctx context.Context, socket, id string, stay bool) (dev.Start, func(), error) {
 	var s dev.Start
 	tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "unix", socket)
 	}}
-	body, err := json.Marshal(map[string]string{"resource": id})
+	body, err := json.Marshal(agent.StartRequest{Resource: id, Stay: stay})
 	if err != nil {
 		return s, nil, fmt.Errorf("encoding the request: %w", err)
 	}

@@ -30,6 +30,10 @@ import (
 type StartRequest struct {
 	// Resource is the resource ID that the program is.
 	Resource string `json:"resource"`
+	// Stay leaves the process that asks in its control group, for one that is
+	// the resource for a moment alone: it goes on as what it was. The start has
+	// its secret, and is nobody at 169.254.169.254.
+	Stay bool `json:"stay,omitempty"`
 }
 
 // StartResponse is what a started program is given in its environment.
@@ -144,8 +148,10 @@ func (a *Agent) serveStart(w http.ResponseWriter, r *http.Request) error {
 	if err := a.starts.room(st); err != nil {
 		return err
 	}
-	if err := a.group(r.Context(), st); err != nil {
-		return err
+	if !req.Stay {
+		if err := a.group(r.Context(), st); err != nil {
+			return err
+		}
 	}
 	header, release, err := a.starts.add(st)
 	if err != nil {
@@ -188,7 +194,7 @@ func readStart(r *http.Request) (StartRequest, error) {
 	d := json.NewDecoder(r.Body)
 	d.DisallowUnknownFields()
 	if err := d.Decode(&req); err != nil {
-		return req, &problem.Error{Kind: problem.Invalid, Detail: `the body must be {"resource": "<resource ID>"}`, Err: err}
+		return req, &problem.Error{Kind: problem.Invalid, Detail: `the body must be {"resource": "<resource ID>"}, and may have "stay": true`, Err: err}
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return req, problem.Errorf(problem.Invalid, "the body has something after its JSON object")

@@ -190,3 +190,27 @@ func wantInPlace(t *testing.T, st *grouped, path string) {
 		t.Errorf("who asked from %s was moved, captured = %v: %s", path, st.Captured, text)
 	}
 }
+
+// Who is a resource for a moment alone, as "innate exec --as" is, goes on as
+// what it was, and so does what it runs then.
+func TestAStartThatStaysChangesNobody(t *testing.T) {
+	t.Parallel()
+	cp := agenttest.New(t)
+	cp.Place(fleetapi.Placement{Name: "p-web1", Door: agent.RunDoor, Resource: web1, Selectors: []string{"unix:uid:0"}},
+		fleetapi.Placement{Name: "p-shop", Door: agent.RunDoor, Resource: shop, Selectors: []string{"unix:uid:0"}})
+	h := newHost(t, cp)
+	a := h.begin(t)
+	outer := h.startFrom(t, h.dir, web1)
+	inner := h.grouped(t, agenttest.Process(t, outer.dir, 0, "curl", "-sSN", "--unix-socket", h.cfg.ControlSocket, "http://agent/starts", "-d", `{"resource":"`+shop+`","stay":true}`))
+	if inner.Captured || inner.dir != outer.dir {
+		t.Errorf("who asked to stay was moved to %s: %+v", inner.dir, inner.StartResponse)
+	}
+	inner.end()
+	agenttest.Eventually(t, "the inner start is over", func() bool { return a.Status().Starts == 1 })
+	if got := h.curlIn(t, outer.dir); !strings.Contains(got, "token-1") {
+		t.Errorf("after it the outer start was answered %s", got)
+	}
+	if asked := cp.Asked(); len(asked) != 1 || asked[0].Workload != web1 {
+		t.Errorf("it was taken for %+v, want %s", asked, web1)
+	}
+}
