@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -72,10 +73,12 @@ func TestCapturedProgramsNeedNoVariable(t *testing.T) {
 		t.Errorf("a program beside was answered %s", got)
 	}
 	// With the secret of a start that it was given.
+	secret, end := in.carried(t)
 	if got := in.besides(t, dir, "sh", "-c", `curl -sS -H "X-IDENTITY-HEADER: $1" "$2?api-version=2019-08-01&resource=https://vault.azure.net"`, "sh",
-		in.carried(t), in.Endpoints.Metadata+"/msi/token"); strings.Contains(got, "access_token") || !strings.Contains(got, "no part of") {
+		secret, in.Endpoints.Metadata+"/msi/token"); strings.Contains(got, "access_token") || !strings.Contains(got, "no part of") {
 		t.Errorf("a start's secret outside of it was answered %s", got)
 	}
+	end()
 	// What a start leaves running is nobody.
 	left := filepath.Join(t.TempDir(), "left")
 	in.as(t, "vm1", "sh", "-c", `(sleep 0.5; curl -sS -H "Metadata: true" "$0" > "$1.new"; mv "$1.new" "$1") >/dev/null 2>&1 &`, metadataToken, left)
@@ -108,7 +111,7 @@ func (in *instance) besides(t *testing.T, dir *os.File, name string, args ...str
 
 // carried is the secret of a start of vm1, as a program in it could get at it:
 // it asks the agent for a start of its own.
-func (in *instance) carried(t *testing.T) string {
+func (in *instance) carried(t *testing.T) (secret string, end func()) {
 	t.Helper()
 	socket := filepath.Join(in.dir, "agent.sock")
 	script := `import http.client, json, socket, sys, time
@@ -128,16 +131,17 @@ time.sleep(30)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	end = sync.OnceFunc(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
+	t.Cleanup(end)
 	line := make([]byte, 256)
 	n, err := out.Read(line)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return strings.TrimSpace(string(line[:n]))
+	return strings.TrimSpace(string(line[:n])), end
 }
 
 func awaitFile(t *testing.T, path string) string {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/innate-id/innate/internal/agent/caller"
 	"github.com/innate-id/innate/internal/agent/capture"
+	"github.com/innate-id/innate/internal/agent/cgroup"
 	"github.com/innate-id/innate/internal/agent/door"
 	"github.com/innate-id/innate/internal/agent/metadata"
 	"github.com/innate-id/innate/internal/evidence"
@@ -136,6 +137,9 @@ func (c *Config) checkCapture() error {
 		return nil
 	}
 	faults := []error{c.Capture.Check(), checkDoorName(c.Capture.Door)}
+	if c.Capture.StartGroup != "" {
+		faults = append(faults, cgroup.Check(c.Capture.StartGroup))
+	}
 	for _, d := range c.Doors {
 		if d.Name == c.Capture.Door {
 			faults = append(faults, fmt.Errorf("door %q has the name of the captured address: choose another", d.Name))

@@ -33,8 +33,8 @@ type Groups struct {
 // takes over the one that is there, and removes what earlier runs left in it
 // and nobody is in. What is above it exists.
 func Open(at string) (*Groups, error) {
-	if !path.IsAbs(at) || path.Clean(at) != at || at == "/" || strings.Contains(at, "\n") {
-		return nil, fmt.Errorf("control group %q: a path as in /proc/PID/cgroup was expected, like /innate", at)
+	if err := Check(at); err != nil {
+		return nil, err
 	}
 	mount, err := Mount()
 	if err != nil {
@@ -54,6 +54,14 @@ func Open(at string) (*Groups, error) {
 		}
 	}
 	return g, nil
+}
+
+// Check refuses what cannot be the path of a group.
+func Check(at string) error {
+	if !path.IsAbs(at) || path.Clean(at) != at || at == "/" || strings.Contains(at, "\n") {
+		return fmt.Errorf("control group %q: a path as in /proc/PID/cgroup was expected, like /innate", at)
+	}
+	return nil
 }
 
 // Mount returns where the cgroup v2 hierarchy is mounted.
