@@ -424,6 +424,7 @@ func (a *Agent) Close() {
 		k.Close()
 	}
 	a.endStarts()
+	a.closeGroups()
 	a.work.Wait()
 	if a.tokens != nil {
 		a.tokens.Close()

@@ -120,9 +120,6 @@ func (a *Agent) capturedAt(d *door.Door) string {
 }
 
 func (a *Agent) closeCapture() {
-	if a.groups != nil {
-		a.groups.Close()
-	}
 	if a.capture == nil {
 		return
 	}

@@ -85,12 +85,22 @@ func (a *Agent) inheritGroup(st *start, name string) error {
 
 // removeGroup removes the group of a start that is over once nobody is in it.
 // What a start leaves running keeps it, and is nobody.
-func removeGroup(g *cgroup.Group) {
-	for range 50 {
-		if g.Remove() {
+func removeGroup(g *cgroup.Group) { soon(50, g.Remove) }
+
+// closeGroups removes the groups of starts that have just ended.
+func (a *Agent) closeGroups() {
+	if a.groups != nil {
+		soon(10, a.groups.Close)
+	}
+}
+
+// soon tries to remove a group: whoever held the start is about to end.
+func soon(times int, remove func() bool) {
+	for range times {
+		if remove() {
 			return
 		}
-		time.Sleep(20 * time.Millisecond) // whoever held the start is about to end
+		time.Sleep(20 * time.Millisecond)
 	}
 }
 

@@ -110,8 +110,9 @@ func (g *Groups) dir() string { return filepath.Join(g.mount, g.path) }
 // Path is the path of the group of all groups.
 func (g *Groups) Path() string { return g.path }
 
-// Close removes the group of all groups, if nobody is in it any more.
-func (g *Groups) Close() { removeEmpty(g.dir()) }
+// Close removes the group of all groups, and those below, as far as nobody is
+// in them any more; gone says whether all are away.
+func (g *Groups) Close() (gone bool) { return removed(g.dir()) }
 
 // Group is the control group of one start.
 type Group struct {
@@ -192,9 +193,11 @@ func move(dir string, pid int) error {
 
 // Remove removes the group if nobody is in it; gone says whether it is away.
 // Where somebody stays in it, the next [Open] tries again.
-func (c *Group) Remove() (gone bool) {
-	removeEmpty(c.dir())
-	_, err := os.Stat(c.dir())
+func (c *Group) Remove() (gone bool) { return removed(c.dir()) }
+
+func removed(dir string) bool {
+	removeEmpty(dir)
+	_, err := os.Stat(dir)
 	return errors.Is(err, fs.ErrNotExist)
 }
 
