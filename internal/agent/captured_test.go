@@ -35,7 +35,7 @@ func newHost(t *testing.T, cp *agenttest.ControlPlane) *host {
 	}
 	var chosen string
 	chosen, h.dir = agenttest.Cgroup(t, t.Name())
-	h.cfg.Capture = &agent.CaptureConfig{Config: capture.Config{
+	h.cfg.Capture = &agent.CaptureConfig{StartGroup: own + "/starts-" + t.Name(), Config: capture.Config{
 		BPFFS: agenttest.BPFFS(t), Root: own, Cgroups: []string{chosen}, Listen: netip.MustParseAddrPort("127.254.169.254:0"),
 	}}
 	t.Cleanup(func() {
@@ -253,11 +253,7 @@ func TestUnitsAreToldApart(t *testing.T) {
 	}
 	shopUnit, otherUnit := group("/system.slice/"+name+"-shop.service"), group("/system.slice/"+name+"-other.service")
 	forged := group("/system.slice/" + name + "-other.service/" + name + "-shop.service")
-	own, err := agenttest.OwnCgroup()
-	if err != nil {
-		t.Fatal(err)
-	}
-	h.cfg.Capture.Root, h.cfg.Capture.StartGroup = "/", own+"/starts-"+t.Name()
+	h.cfg.Capture.Root = "/"
 	h.cfg.Capture.Cgroups = []string{"/system.slice/" + name + "-shop.service", "/system.slice/" + name + "-other.service"}
 	cp.Place(fleetapi.Placement{Name: "p-shop", Door: agent.CapturedDoor, Resource: shop})
 	cp.Rule(fleetapi.CallerRule{Resource: shop, Name: "unit", Selectors: []string{"systemd:id:" + name + "-shop.service"}, Grade: "kernel", Mode: fleetapi.ModeEnforce})
