@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -17,9 +18,7 @@ const metadataToken = "http://169.254.169.254/metadata/identity/oauth2/token?api
 // the test's own are not: no other test at this machine is in the way.
 func beside(t *testing.T) (path string, dir *os.File) {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Fatal("capture takes root: run the tests as root")
-	}
+	needRoot(t)
 	at := "/sys/fs/cgroup"
 	if _, err := os.Stat(filepath.Join(at, "cgroup.procs")); err != nil {
 		at = filepath.Join(at, "unified")
@@ -58,6 +57,11 @@ func TestCapturedProgramsNeedNoVariable(t *testing.T) {
 		if r := in.as(t, "vm1", l.command(t, "readsecret")...); r.code != 0 || r.out != greeting+"\n" {
 			t.Errorf("readsecret as vm1: %s", r)
 		}
+		// With no variable at all; and the token knows which program has it.
+		nothing := append([]string{"env", "-i"}, l.command(t, "whoami")...)
+		if r := in.as(t, "vm1", nothing...); r.code != 0 || !r.says("/virtualMachines/vm1", "door:run ", "grade:kernel", "unix:sha256:", `"innate_host":"dev"`) {
+			t.Errorf("whoami as vm1, without any variable: %s", r)
+		}
 		if r := in.as(t, "vm2", l.command(t, "readsecret")...); r.code != 1 || !r.says("Identity not found") {
 			t.Errorf("readsecret as vm2: %s", r)
 		}
@@ -72,10 +76,12 @@ func TestCapturedProgramsNeedNoVariable(t *testing.T) {
 		t.Errorf("a program beside was answered %s", got)
 	}
 	// With the secret of a start that it was given.
+	secret, end := in.carried(t)
 	if got := in.besides(t, dir, "sh", "-c", `curl -sS -H "X-IDENTITY-HEADER: $1" "$2?api-version=2019-08-01&resource=https://vault.azure.net"`, "sh",
-		in.carried(t), in.Endpoints.Metadata+"/msi/token"); strings.Contains(got, "access_token") || !strings.Contains(got, "no part of") {
+		secret, in.Endpoints.Metadata+"/msi/token"); strings.Contains(got, "access_token") || !strings.Contains(got, "no part of") {
 		t.Errorf("a start's secret outside of it was answered %s", got)
 	}
+	end()
 	// What a start leaves running is nobody.
 	left := filepath.Join(t.TempDir(), "left")
 	in.as(t, "vm1", "sh", "-c", `(sleep 0.5; curl -sS -H "Metadata: true" "$0" > "$1.new"; mv "$1.new" "$1") >/dev/null 2>&1 &`, metadataToken, left)
@@ -108,7 +114,7 @@ func (in *instance) besides(t *testing.T, dir *os.File, name string, args ...str
 
 // carried is the secret of a start of vm1, as a program in it could get at it:
 // it asks the agent for a start of its own.
-func (in *instance) carried(t *testing.T) string {
+func (in *instance) carried(t *testing.T) (secret string, end func()) {
 	t.Helper()
 	socket := filepath.Join(in.dir, "agent.sock")
 	script := `import http.client, json, socket, sys, time
@@ -128,16 +134,17 @@ time.sleep(30)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	end = sync.OnceFunc(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
+	t.Cleanup(end)
 	line := make([]byte, 256)
 	n, err := out.Read(line)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return strings.TrimSpace(string(line[:n]))
+	return strings.TrimSpace(string(line[:n])), end
 }
 
 func awaitFile(t *testing.T, path string) string {
@@ -152,8 +159,21 @@ func awaitFile(t *testing.T, path string) string {
 	}
 }
 
+// needRoot fails where a test needs root, unless INNATE_SKIP names it.
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Getuid() == 0 {
+		return
+	}
+	if skipped("root") {
+		t.Skip("INNATE_SKIP says to go without root")
+	}
+	t.Fatal("capture takes root: run the tests as root, or set INNATE_SKIP=root")
+}
+
 func TestCaptureSaysWhatItTakes(t *testing.T) {
 	t.Parallel()
+	needRoot(t) // to become somebody else
 	cmd := exec.Command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", filepath.Join(bin, "innate"), "dev", "--data", t.TempDir(), "--port", "0", "--capture")
 	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "takes root") {
 		t.Errorf("innate dev --capture without root: %v\n%s", err, out)

@@ -104,6 +104,10 @@ type captureConfig struct {
 	// when the agent starts. Default: all programs. On a machine that itself
 	// lives in a cloud, programs elsewhere keep that cloud's own service.
 	Cgroups []string `yaml:"cgroups"`
+	// start_group is the control group below which each program that "innate
+	// run" starts has one of its own, by which it is known at the captured
+	// address. Default /innate.
+	StartGroup string `yaml:"start_group"`
 	// listen is where captured connections are sent, an IPv4 loopback address
 	// and a port, best one below 1024. Default 127.254.169.254:254.
 	Listen string `yaml:"listen"`
@@ -118,12 +122,12 @@ type captureConfig struct {
 // config returns nil where capture is off; settings without it are a mistake.
 func (c captureConfig) config() (*agent.CaptureConfig, error) {
 	if !c.Enabled {
-		if c.Door != "" || c.Cgroups != nil || c.Listen != "" || c.Root != "" || c.BPFFS != "" {
+		if c.Door != "" || c.Cgroups != nil || c.Listen != "" || c.Root != "" || c.BPFFS != "" || c.StartGroup != "" {
 			return nil, errors.New("capture has settings and is not on: add enabled: true, or take them out")
 		}
 		return nil, nil
 	}
-	out := &agent.CaptureConfig{Door: c.Door, Config: capture.Config{BPFFS: c.BPFFS, Root: c.Root, Cgroups: c.Cgroups}}
+	out := &agent.CaptureConfig{Door: c.Door, StartGroup: c.StartGroup, Config: capture.Config{BPFFS: c.BPFFS, Root: c.Root, Cgroups: c.Cgroups}}
 	if c.Listen != "" {
 		at, err := netip.ParseAddrPort(c.Listen)
 		if err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -13,7 +14,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -25,6 +25,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/innate-id/innate/internal/agent/agenttest"
+	"github.com/innate-id/innate/internal/agent/capture"
 	"github.com/innate-id/innate/internal/fleetapi"
 )
 
@@ -37,12 +38,15 @@ const (
 )
 
 // TestKilledTwoHundredTimes kills the program with SIGKILL at random while
-// several users ask it for tokens. Whatever moment it was: no user is ever given
-// another's token, every answer that a user got is on record, once, and the
-// next start serves.
+// several users ask 169.254.169.254 for tokens. Whatever moment it was: no user
+// is ever given another's token, none falls through the capture to what else
+// answers at that address, every answer that a user got is on record, once, and
+// the next start serves.
 func TestKilledTwoHundredTimes(t *testing.T) {
 	needRoot(t)
-	cp := agenttest.New(t)
+	m := newMachine(t)
+	var cp *agenttest.ControlPlane
+	m.net.In(t, func() error { cp = agenttest.New(t); return nil })
 	var placements []fleetapi.Placement
 	for u := range users {
 		name := fmt.Sprint("web", u)
@@ -63,17 +67,16 @@ func TestKilledTwoHundredTimes(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-o", bin, ".").CombinedOutput(); err != nil {
 		t.Fatalf("building: %v\n%s", err, out)
 	}
-	door := freePort(t)
-	config := killSettings(t, cp, door)
+	config := m.settings(t, cp)
 	stop := make(chan struct{})
 	var asking sync.WaitGroup
 	callers := make([]*asker, users*eachUser)
 	for i := range callers {
-		callers[i] = &asker{uid: firstUser + i%users, door: door, want: fmt.Sprint("web", i%users, ".")}
+		callers[i] = &asker{uid: firstUser + i%users, net: m.net, want: fmt.Sprint("web", i%users, ".")}
 		asking.Go(func() { callers[i].ask(t, stop) })
 	}
 	for n := range kills {
-		cmd := begin(t, bin, config)
+		cmd := m.begin(t, bin, config)
 		if n%4 != 1 { // each fourth is killed while it starts
 			served(t, n, callers)
 		}
@@ -83,7 +86,7 @@ func TestKilledTwoHundredTimes(t *testing.T) {
 		}
 		_ = cmd.Wait()
 	}
-	last := begin(t, bin, config)
+	last := m.begin(t, bin, config)
 	served(t, kills, callers)
 	close(stop)
 	asking.Wait()
@@ -153,17 +156,52 @@ func (l *ledger) total(workload string) int64 {
 	return n
 }
 
-func freePort(t *testing.T) string {
+// machine is a network of the test's own in which 169.254.169.254 is captured
+// for the test's processes, and in which something else answers there too, for
+// whoever falls through.
+type machine struct {
+	net         *agenttest.Netns
+	root, bpffs string
+}
+
+func newMachine(t *testing.T) *machine {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	own, err := agenttest.OwnCgroup()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	m := &machine{net: agenttest.NewNetns(t), root: own, bpffs: agenttest.BPFFS(t)}
+	t.Cleanup(func() {
+		if err := capture.Remove(m.bpffs); err != nil {
+			t.Error(err)
+		}
+	})
+	var cloud net.Listener
+	m.net.In(t, func() (err error) {
+		// Captured from here on: a start that is killed before it opens the
+		// capture leaves no way out.
+		c, err := capture.Open(capture.Config{BPFFS: m.bpffs, Root: m.root})
+		if err != nil {
+			return err
+		}
+		cloud, err = net.Listen("tcp4", capture.Address.String())
+		return errors.Join(err, c.Close())
+	})
+	go func() {
+		for {
+			c, err := cloud.Accept()
+			if err != nil {
+				return
+			}
+			t.Error("a connection fell through the capture")
+			c.Close()
+		}
+	}()
+	t.Cleanup(func() { cloud.Close() })
+	return m
 }
 
-func killSettings(t *testing.T, cp *agenttest.ControlPlane, door string) string {
+func (m *machine) settings(t *testing.T, cp *agenttest.ControlPlane) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "agent")
 	if err != nil {
@@ -180,23 +218,32 @@ control_plane_ca: %s
 connect_to: %s
 state_dir: %s/state
 enrolment_token_file: %s
-doors: [{name: main, listen: %q}]
+capture: {enabled: true, door: main, root: %s, bpffs: %s, start_group: %s/starts}
 control_socket: %s/a.sock
 limits: {per_second: 0, connections: 0}
-`, u.Port(), file(t, "ca.pem", string(cp.CAPEM), 0o644), u.Host, dir, file(t, "token", agenttest.EnrolToken, 0o600), door, dir), 0o600)
+`, u.Port(), file(t, "ca.pem", string(cp.CAPEM), 0o644), u.Host, dir, file(t, "token", agenttest.EnrolToken, 0o600), m.root, m.bpffs, m.root, dir), 0o600)
+}
+
+// dial connects to 169.254.169.254 as a user.
+func dial(in *agenttest.Netns, uid int) dialer {
+	return func() (conn net.Conn, err error) {
+		err = in.Try(func() (err error) {
+			conn, err = connectAs(uid, capture.Address)
+			return err
+		})
+		return conn, err
+	}
 }
 
 // begin starts the program and does not wait for it.
-func begin(t *testing.T, bin, config string) *exec.Cmd {
+func (m *machine) begin(t *testing.T, bin, config string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command(bin, "--config", config)
 	cmd.Stderr = io.Discard
 	if testing.Verbose() {
 		cmd.Stderr = os.Stderr
 	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	m.net.In(t, cmd.Start)
 	t.Cleanup(func() { _ = cmd.Process.Kill() }) // it ended, unless the test failed
 	return cmd
 }
@@ -220,9 +267,10 @@ func served(t *testing.T, n int, callers []*asker) {
 
 // asker asks for its token again and again, as one user.
 type asker struct {
-	uid        int
-	door, want string
-	answered   atomic.Int64
+	uid      int
+	net      *agenttest.Netns
+	want     string
+	answered atomic.Int64
 }
 
 func (a *asker) ask(t *testing.T, stop <-chan struct{}) {
@@ -232,7 +280,7 @@ func (a *asker) ask(t *testing.T, stop <-chan struct{}) {
 			return
 		default:
 		}
-		conn, err := a.connect()
+		conn, err := dial(a.net, a.uid)()
 		if err != nil {
 			time.Sleep(time.Millisecond)
 			continue
@@ -251,7 +299,7 @@ func (a *asker) use(t *testing.T, conn net.Conn, stop <-chan struct{}) {
 			return
 		default:
 		}
-		_, err := fmt.Fprintf(conn, "GET /metadata/identity/oauth2/token?api-version=2018-02-01&resource=r HTTP/1.1\r\nHost: %s\r\nMetadata: true\r\n\r\n", a.door)
+		_, err := fmt.Fprintf(conn, "GET /metadata/identity/oauth2/token?api-version=2018-02-01&resource=r HTTP/1.1\r\nHost: %s\r\nMetadata: true\r\n\r\n", capture.Address.Addr())
 		if err != nil {
 			return
 		}
@@ -280,22 +328,6 @@ func (a *asker) use(t *testing.T, conn net.Conn, stop <-chan struct{}) {
 		}
 		a.answered.Add(1)
 	}
-}
-
-// connect connects to the door as the asker's user.
-func (a *asker) connect() (net.Conn, error) {
-	type made struct {
-		conn net.Conn
-		err  error
-	}
-	done := make(chan made)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with what it became
-		conn, err := connectAs(a.uid, netip.MustParseAddrPort(a.door))
-		done <- made{conn, err}
-	}()
-	m := <-done
-	return m.conn, m.err
 }
 
 // connectAs makes the calling thread the user uid and connects.

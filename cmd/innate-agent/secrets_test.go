@@ -56,7 +56,7 @@ func TestNoSecretIsInTheLog(t *testing.T) {
 			"GET / HTTP/1.1\r\nHost: x\r\nSecret " + secret + "\r\n\r\n", // no header
 		} {
 			// Not all of them are answered well; what is written of them counts.
-			_ = fresh("tcp", at["main"], request, "")()
+			_ = fresh(to("tcp", at["main"]), request, "")()
 		}
 		for _, request := range []string{
 			appRequest(secret), appRequest(wrong),
@@ -66,13 +66,13 @@ func TestNoSecretIsInTheLog(t *testing.T) {
 			get("/msi/token?api-version=2019-08-01", "X-IDENTITY-HEADER: "+secret+"\r\n"),
 			"POST /msi/token HTTP/1.1\r\nHost: x\r\nContent-Length: 43\r\n\r\n" + secret,
 		} {
-			_ = fresh("tcp", at["app"], request, "")()
+			_ = fresh(to("tcp", at["app"]), request, "")()
 		}
 		for _, request := range []string{
 			"POST /starts HTTP/1.1\r\nHost: x\r\nContent-Length: 43\r\n\r\n" + secret,
 			get("/status", "X-IDENTITY-HEADER: "+secret+"\r\n"), get("/other", "X-IDENTITY-HEADER: "+secret+"\r\n"),
 		} {
-			_ = fresh("unix", socket, request, "")()
+			_ = fresh(to("unix", socket), request, "")()
 		}
 	}
 	ask()

@@ -79,10 +79,16 @@ func install(t *testing.T, from, path string) {
 
 func launch(t *testing.T, path, config string, env ...string) *running {
 	t.Helper()
+	return launchIn(t, func(start func() error) error { return start() }, path, config, env...)
+}
+
+// launchIn launches it wherever in starts it.
+func launchIn(t *testing.T, in func(start func() error) error, path, config string, env ...string) *running {
+	t.Helper()
 	r := &running{cmd: exec.Command(path, "--config", config), ended: make(chan error, 1)}
 	r.cmd.Env = append(append(os.Environ(), asProgram+"=1", "GORACE=atexit_sleep_ms=10"), env...)
 	r.cmd.Stdout, r.cmd.Stderr = &r.stdout, &r.stderr
-	if err := r.cmd.Start(); err != nil {
+	if err := in(r.cmd.Start); err != nil {
 		t.Fatal(err)
 	}
 	go func() { r.ended <- r.cmd.Wait() }()
@@ -175,43 +181,51 @@ func exchange(c net.Conn, r *bufio.Reader, request, want string) (keep bool, err
 	return !resp.Close, nil
 }
 
+// dialer makes connections.
+type dialer func() (net.Conn, error)
+
+func to(network, addr string) dialer {
+	return func() (net.Conn, error) { return net.Dial(network, addr) }
+}
+
 // fresh asks over a new connection each time.
-func fresh(network, addr, request, want string) func() error {
+func fresh(dial dialer, request, want string) func() error {
 	return func() error {
-		c, err := net.Dial(network, addr)
+		c, err := dial()
 		if err != nil {
 			return err
 		}
 		defer c.Close()
 		_, err = exchange(c, bufio.NewReader(c), request, want)
-		return said("a new connection to "+addr, err)
+		return said("a new connection", c, err)
 	}
 }
 
-func said(what string, err error) error {
+func said(what string, c net.Conn, err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("%s: %w", what, err)
+	return fmt.Errorf("%s to %s: %w", what, c.RemoteAddr(), err)
 }
 
 // kept asks over one connection for as long as the server keeps it.
-func kept(addr, request string) func() error {
+func kept(dial dialer, request string) func() error {
 	var c net.Conn
 	var r *bufio.Reader
 	return func() (err error) {
 		if c == nil {
-			if c, err = net.Dial("tcp", addr); err != nil {
+			if c, err = dial(); err != nil {
 				return err
 			}
 			r = bufio.NewReader(c)
 		}
 		keep, err := exchange(c, r, request, "access_token")
+		err = said("a kept connection", c, err)
 		if err != nil || !keep {
 			c.Close()
 			c = nil
 		}
-		return said("a kept connection to "+addr, err)
+		return err
 	}
 }
 
@@ -281,11 +295,11 @@ func TestUpgradeRefusesNobody(t *testing.T) {
 	defer stop()
 	l := &load{failures: make(chan error, 100)}
 	for range 3 {
-		l.client(ctx, fresh("tcp", at["main"], get(tokenPath, "Metadata: true\r\nConnection: close\r\n"), "access_token"))
-		l.client(ctx, kept(at["main"], get(tokenPath, "Metadata: true\r\n")))
+		l.client(ctx, fresh(to("tcp", at["main"]), get(tokenPath, "Metadata: true\r\nConnection: close\r\n"), "access_token"))
+		l.client(ctx, kept(to("tcp", at["main"]), get(tokenPath, "Metadata: true\r\n")))
 	}
-	l.client(ctx, kept(at["app"], appRequest(secret)))
-	l.client(ctx, fresh("unix", socket, get("/status", "Connection: close\r\n"), `"connected":true`))
+	l.client(ctx, kept(to("tcp", at["app"]), appRequest(secret)))
+	l.client(ctx, fresh(to("unix", socket), get("/status", "Connection: close\r\n"), `"connected":true`))
 	for i := range upgrades {
 		if i == upgrades/2 {
 			install(t, path, path)
@@ -311,11 +325,11 @@ func TestUpgradeRefusesNobody(t *testing.T) {
 	}
 	// The start that nobody ended is there still, and ends as it always did.
 	addr := strings.TrimSuffix(strings.TrimPrefix(endpoint, "http://"), "/msi/token")
-	if err := fresh("tcp", addr, appRequest(ended), "")(); err == nil || !strings.Contains(err.Error(), "answer 401") {
+	if err := fresh(to("tcp", addr), appRequest(ended), "")(); err == nil || !strings.Contains(err.Error(), "answer 401") {
 		t.Errorf("the secret of a start that ended: %v, want 401", err)
 	}
 	ends.Close()
-	agenttest.Eventually(t, "the start has ended", func() bool { return fresh("tcp", addr, appRequest(secret), "")() != nil })
+	agenttest.Eventually(t, "the start has ended", func() bool { return fresh(to("tcp", addr), appRequest(secret), "")() != nil })
 
 	if err := r.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -364,7 +378,7 @@ func TestRefusedUpgradeLeavesTheAgentAsItWas(t *testing.T) {
 	path := program(t, t.TempDir())
 	r := launch(t, path, config)
 	at := r.readyTimes(t, 1)
-	keeps := kept(at["main"], get(tokenPath, "Metadata: true\r\n"))
+	keeps := kept(to("tcp", at["main"]), get(tokenPath, "Metadata: true\r\n"))
 	ask := func() {
 		t.Helper()
 		if err := keeps(); err != nil {
@@ -406,14 +420,14 @@ func TestRefusedUpgradeLeavesTheAgentAsItWas(t *testing.T) {
 	}
 	cp.Down(true)
 	agenttest.Eventually(t, "the agent knows that it is cut off", func() bool {
-		return fresh("unix", socketOf(t, config), get("/status", "Connection: close\r\n"), `"connected":false`)() == nil
+		return fresh(to("unix", socketOf(t, config)), get("/status", "Connection: close\r\n"), `"connected":false`)() == nil
 	})
 	r.hangup(t)
 	r.logs(t, 5, refused)
 	r.logs(t, 1, "cannot be reached: what this agent remembers would be lost")
 	cp.Down(false)
 	agenttest.Eventually(t, "the agent is connected again", func() bool {
-		return fresh("unix", socketOf(t, config), get("/status", "Connection: close\r\n"), `"connected":true`)() == nil
+		return fresh(to("unix", socketOf(t, config)), get("/status", "Connection: close\r\n"), `"connected":true`)() == nil
 	})
 	ask()
 	if n := cp.Calls(fleetapi.PathEnrol); n != 1 || len(r.ended) > 0 {
@@ -445,7 +459,7 @@ func TestReloadChangesDoors(t *testing.T) {
 		t.Errorf("doors are %v, were %v; want main where it was, and more", second, first)
 	}
 	for _, door := range []string{"main", "more"} {
-		if err := fresh("tcp", second[door], request, "access_token")(); err != nil {
+		if err := fresh(to("tcp", second[door]), request, "access_token")(); err != nil {
 			t.Error(err)
 		}
 	}
@@ -457,7 +471,7 @@ func TestReloadChangesDoors(t *testing.T) {
 	if third["renamed"] != second["more"] || third["more"] != "" {
 		t.Errorf("doors are %v, were %v; want more to be renamed", third, second)
 	}
-	if err := fresh("tcp", third["renamed"], request, "access_token")(); err != nil {
+	if err := fresh(to("tcp", third["renamed"]), request, "access_token")(); err != nil {
 		t.Error(err)
 	}
 
@@ -468,7 +482,7 @@ func TestReloadChangesDoors(t *testing.T) {
 		c.Close()
 		t.Error("a door that was removed still accepts")
 	}
-	if err := fresh("tcp", first["main"], request, "access_token")(); err != nil {
+	if err := fresh(to("tcp", first["main"]), request, "access_token")(); err != nil {
 		t.Error(err)
 	}
 }
@@ -536,7 +550,7 @@ func TestUpgradeAnswersWhatIsUnderWay(t *testing.T) {
 		return cp.Mint(req), nil
 	})
 	result := make(chan error, 1)
-	go func() { result <- fresh("tcp", at["main"], get(tokenPath, "Metadata: true\r\n"), "access_token")() }()
+	go func() { result <- fresh(to("tcp", at["main"]), get(tokenPath, "Metadata: true\r\n"), "access_token")() }()
 	<-asked
 	cp.Decide(nil)
 	r.hangup(t)
@@ -550,7 +564,7 @@ func TestUpgradeAnswersWhatIsUnderWay(t *testing.T) {
 		t.Error(err)
 	}
 	r.logs(t, 1, "took over")
-	if err := fresh("tcp", at["main"], get(tokenPath, "Metadata: true\r\n"), "access_token")(); err != nil || len(r.ended) > 0 {
+	if err := fresh(to("tcp", at["main"]), get(tokenPath, "Metadata: true\r\n"), "access_token")(); err != nil || len(r.ended) > 0 {
 		t.Errorf("after the upgrades: %v, ended = %v", err, len(r.ended) > 0)
 	}
 }

@@ -427,9 +427,7 @@ func (a *Agent) Close() {
 		k.Close()
 	}
 	a.endStarts()
-	if a.groups != nil {
-		a.groups.Close()
-	}
+	a.closeGroups()
 	a.work.Wait()
 	if a.tokens != nil {
 		a.tokens.Close()

@@ -9,6 +9,7 @@ import (
 
 	"github.com/innate-id/innate/internal/agent/caller"
 	"github.com/innate-id/innate/internal/agent/capture"
+	"github.com/innate-id/innate/internal/agent/cgroup"
 	"github.com/innate-id/innate/internal/agent/door"
 	"github.com/innate-id/innate/internal/agent/metadata"
 	"github.com/innate-id/innate/internal/evidence"
@@ -136,6 +137,9 @@ func (c *Config) checkCapture() error {
 	if at, err := netip.ParseAddrPort(c.AppListen); err == nil && !at.Addr().Unmap().Is4() {
 		// Nobody would be known to be in the group that a start's secret is good in.
 		faults = append(faults, fmt.Errorf("the app listener is at %s, and of IPv6 the kernel notes nothing: write 127.0.0.1:PORT", c.AppListen))
+	}
+	if c.Capture.StartGroup != "" {
+		faults = append(faults, cgroup.Check(c.Capture.StartGroup))
 	}
 	for _, d := range c.Doors {
 		if d.Name == c.Capture.Door {

@@ -4,13 +4,16 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/innate-id/innate/internal/agent"
 	"github.com/innate-id/innate/internal/agent/agenttest"
 	"github.com/innate-id/innate/internal/agent/capture"
+	"github.com/innate-id/innate/internal/agent/cgroup"
 	"github.com/innate-id/innate/internal/fleetapi"
 )
 
@@ -32,7 +35,7 @@ func newHost(t *testing.T, cp *agenttest.ControlPlane) *host {
 	}
 	var chosen string
 	chosen, h.dir = agenttest.Cgroup(t, t.Name())
-	h.cfg.Capture = &agent.CaptureConfig{StartGroup: chosen + "-starts", Config: capture.Config{
+	h.cfg.Capture = &agent.CaptureConfig{StartGroup: own + "/starts-" + t.Name(), Config: capture.Config{
 		BPFFS: agenttest.BPFFS(t), Root: own, Cgroups: []string{chosen}, Listen: netip.MustParseAddrPort("127.254.169.254:0"),
 	}}
 	t.Cleanup(func() {
@@ -223,5 +226,44 @@ func TestCapturedContainersHaveDoorsOfTheirOwn(t *testing.T) {
 	h.begin(t)
 	if got := curl(web, 12345); !strings.Contains(got, "token-2") {
 		t.Errorf("the next agent answered the container %s", got)
+	}
+}
+
+// Two units under one rule, as init makes their control groups: the one that it
+// names is answered, the other is not, nor what calls itself so below its own
+// group.
+func TestUnitsAreToldApart(t *testing.T) {
+	t.Parallel()
+	cp := agenttest.New(t)
+	h := newHost(t, cp)
+	mount, err := cgroup.Mount()
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := "innate-test-" + strconv.Itoa(os.Getpid())
+	group := func(path string) string {
+		dir := filepath.Join(mount, path)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			agenttest.Eventually(t, path+" is empty", func() bool { return os.Remove(dir) == nil })
+		})
+		return dir
+	}
+	shopUnit, otherUnit := group("/system.slice/"+name+"-shop.service"), group("/system.slice/"+name+"-other.service")
+	forged := group("/system.slice/" + name + "-other.service/" + name + "-shop.service")
+	h.cfg.Capture.Root = "/"
+	h.cfg.Capture.Cgroups = []string{"/system.slice/" + name + "-shop.service", "/system.slice/" + name + "-other.service"}
+	cp.Place(fleetapi.Placement{Name: "p-shop", Door: agent.CapturedDoor, Resource: shop})
+	cp.Rule(fleetapi.CallerRule{Resource: shop, Name: "unit", Selectors: []string{"systemd:id:" + name + "-shop.service"}, Grade: "kernel", Mode: fleetapi.ModeEnforce})
+	h.begin(t)
+	for _, tt := range []struct {
+		in, want string
+	}{{shopUnit, "token-1"}, {otherUnit, "access_denied"}, {forged, "access_denied"}, {shopUnit, "token-1"}} {
+		h.dir = tt.in
+		if got := h.curl(t, 12345, imdsAt); !strings.Contains(got, tt.want) {
+			t.Errorf("a program in %s was answered %s, want %s", tt.in, got, tt.want)
+		}
 	}
 }

@@ -3,6 +3,7 @@ package agent_test
 import (
 	"context"
 	"net"
+	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -167,5 +168,34 @@ func TestPartition(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// A clock that jumps ahead ends what is in memory and says what is wrong with
+// what comes new; one that jumps back extends nothing, for a token ends when it
+// says. Whichever it was, the agent goes on when the clock is right again.
+func TestClockThatJumps(t *testing.T) {
+	t.Parallel()
+	cp := agenttest.New(t)
+	cp.Place(onMain)
+	cfg := config(t, cp)
+	var ahead atomic.Int64
+	cfg.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	a := begin(t, cfg)
+	wantToken(t, imds(t, a, ""), "token-1")
+
+	ahead.Store(int64(48 * time.Hour)) // tokens live for a day
+	if r := imds(t, a, ""); r.Status != http.StatusServiceUnavailable || !strings.Contains(r.Body, "clocks") {
+		t.Errorf("two days ahead: %d %s, want 503 that speaks of clocks", r.Status, r.Body)
+	}
+	ahead.Store(0)
+	r := imds(t, a, "")
+	if r.Status != http.StatusOK {
+		t.Fatalf("the clock is right again: %d %s", r.Status, r.Body)
+	}
+	ahead.Store(-int64(48 * time.Hour))
+	wantToken(t, imds(t, a, ""), r.Token.AccessToken)
+	if s := a.Status(); !s.Connected {
+		t.Errorf("the stream is not heard of: %+v", s)
 	}
 }

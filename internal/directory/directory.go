@@ -84,6 +84,9 @@ type Store interface {
 	// system-assigned one first, if any, then the attached user-assigned ones
 	// by resource ID. No resource means none.
 	Identities(ctx context.Context, tenant, resourceKey string) ([]Principal, error)
+	// Stands reports whether a placement still says what it said when a token
+	// was made by it: it places the workload, and its host was not evicted since.
+	Stands(ctx context.Context, tenant string, placement, workload resource.ID, since time.Time) (bool, error)
 	// Assignments returns all role assignments of the principals, in the
 	// order of their IDs.
 	Assignments(ctx context.Context, tenant string, principals []string) ([]access.Assignment, error)

@@ -1,8 +1,6 @@
 package evidence
 
 import (
-	"path"
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -77,12 +75,6 @@ func split(s string) ([]string, error) {
 		s = rest[1:]
 	}
 }
-
-// interpreters are programs by whose name it shows that they run others.
-var interpreters = regexp.MustCompile(`^(python|pypy|node|nodejs|deno|bun|java|ruby|perl|php|sh|bash|dash|zsh|ksh|busybox|lua|Rscript|pwsh|dotnet|tclsh|awk|gawk)[0-9.]*(-[a-z0-9]+)?$`)
-
-// IsInterpreter reports whether a program runs others, by its file's name.
-func IsInterpreter(file string) bool { return interpreters.MatchString(path.Base(file)) }
 
 // Warnings says what somebody should know who writes the rule.
 func (r Rule) Warnings() []string {

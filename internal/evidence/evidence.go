@@ -183,16 +183,23 @@ func (s Selector) ofExecutable() bool {
 	return strings.HasPrefix(string(s), "unix:sha256:") || strings.HasPrefix(string(s), "unix:path:")
 }
 
-// passing reports whether s differs between two runs of one program, so that
-// it must be in no token and no key of a cache.
-func (s Selector) passing() bool {
-	return strings.HasPrefix(string(s), "cgroup:") || strings.HasPrefix(string(s), "container:id:") ||
-		strings.HasPrefix(string(s), "systemd:id:") && strings.HasSuffix(string(s), ".scope")
+// described reports whether s is in the description of a caller. What differs
+// between two runs of one program is not, for that must be in no token and no
+// key of a cache; nor are labels and supplementary groups, of which there can be
+// too many for a claim.
+func (s Selector) described() bool {
+	for _, prefix := range []string{"cgroup:", "container:id:", "container:label:", "unix:supplementary_"} {
+		if strings.HasPrefix(string(s), prefix) {
+			return false
+		}
+	}
+	return !strings.HasPrefix(string(s), "systemd:id:") || !strings.HasSuffix(string(s), ".scope")
 }
 
 // String describes the caller for the record and for a token's innate_caller
 // claim: door, selectors, grade. Nothing in it changes from one connection to
-// the next: no pid is in it, no cgroup's path, no container's id.
+// the next: no pid is in it, no cgroup's path, no container's id. Rules are
+// judged by all selectors, not by what is in here.
 //
 // A word with a space or anything unprintable in it is quoted: who names an
 // executable "x unix:uid:0 grade:kernel" must not write the record.
@@ -200,7 +207,7 @@ func (e Evidence) String() string {
 	parts := make([]string, 0, len(e.Selectors)+2)
 	parts = append(parts, quote("door:"+e.Door))
 	for _, s := range e.Selectors {
-		if !s.passing() {
+		if s.described() {
 			parts = append(parts, quote(string(s)))
 		}
 	}

@@ -92,7 +92,7 @@ func TestInterpreterIsNotItsScript(t *testing.T) {
 
 func TestPassingFactsAreNotInTheDescription(t *testing.T) {
 	e := Evidence{Door: "host", Grade: GradeKernel, Process: Process{PID: 77, Executable: "/x"}, Selectors: []Selector{
-		"cgroup:/system.slice/shop.service", "container:id:abc", "container:name:shop", "systemd:id:session-4.scope", "systemd:id:shop.service",
+		"cgroup:/system.slice/shop.service", "container:id:abc", "container:label:a:b", "container:name:shop", "systemd:id:session-4.scope", "systemd:id:shop.service", "unix:supplementary_gid:7",
 	}}
 	if got, want := e.String(), "door:host container:name:shop systemd:id:shop.service grade:kernel"; got != want {
 		t.Errorf("String() = %s, want %s", got, want)

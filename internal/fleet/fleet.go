@@ -52,7 +52,9 @@ type Wanted struct {
 	Identity directory.Selector
 	Audience string
 	Host     string
-	Evidence string
+	// Placement is by which placement on the host.
+	Placement resource.ID
+	Evidence  string
 	// Check is asked when the identity is known, before a token is made. It
 	// returns what goes on record, refused or not.
 	Check func(directory.Principal) (string, error)
@@ -234,8 +236,12 @@ func (f *Fleet) Token(ctx context.Context, h Host, r fleetapi.TokenRequest) (fle
 		ev.Reason = j.reason()
 		return fleetapi.TokenResponse{}, f.refuse(ctx, ev, err)
 	}
+	placement, err := h.ID.Child("placements", r.Placement)
+	if err != nil {
+		return fleetapi.TokenResponse{}, err // placed has read it
+	}
 	out, err := f.Issue(ctx, h.caller(ctx), Wanted{
-		Workload: workload, Audience: r.Audience, Host: h.ID.Name(), Evidence: c.words, Identity: j.identity(named), Check: j.check,
+		Workload: workload, Audience: r.Audience, Host: h.ID.Name(), Placement: placement, Evidence: c.words, Identity: j.identity(named), Check: j.check,
 	})
 	out.Revision = min(out.Revision, rev)
 	return out, err

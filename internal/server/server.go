@@ -112,7 +112,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, now func() time.Tim
 // issue is the fleet's way to the token service.
 func (s *Server) issue(ctx context.Context, c access.Caller, w fleet.Wanted) (fleetapi.TokenResponse, error) {
 	t, err := s.STS.ForWorkload(ctx, c, sts.Request{
-		Audience: w.Audience, Workload: w.Workload, Identity: w.Identity, Host: w.Host, Evidence: w.Evidence, Check: w.Check,
+		Audience: w.Audience, Workload: w.Workload, Identity: w.Identity, Host: w.Host, Placement: w.Placement, Evidence: w.Evidence, Check: w.Check,
 	})
 	if err != nil {
 		return fleetapi.TokenResponse{}, err

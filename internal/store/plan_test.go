@@ -40,6 +40,7 @@ func TestQueriesGoByTheirIndex(t *testing.T) {
 		{getKnownHost, 1, []string{"(kind=? AND name=?)", "(tenant=? AND key=?)"}},
 		{getVaultNamed, 1, []string{"(kind=? AND name=?)", "(tenant=? AND key=?)"}},
 		{getAPI, 2, []string{"(tenant=? AND audience_key=?)"}},
+		{stands, 5, []string{"SEARCH p USING INDEX sqlite_autoindex_resource_1 (tenant=? AND key=?)", "SEARCH h USING INDEX sqlite_autoindex_resource_1 (tenant=? AND key=?)", "(tenant=? AND host_uid=?)"}},
 		{hostOf, 1, []string{"(serial=?)", "(tenant=? AND uid=?)"}},
 		{getLatest, 3, []string{"(tenant=? AND vault_key=? AND name_key=?)", "(tenant=? AND vault_key=? AND name_key=? AND number=?)"}},
 		{listSecrets, 5, []string{"(tenant=? AND vault_key=? AND name_key>?)"}},

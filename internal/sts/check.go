@@ -42,6 +42,9 @@ func (s *Service) check(ctx context.Context, raw string, family Family, tenant s
 	if err == nil {
 		err = s.attached(ctx, claims)
 	}
+	if err == nil {
+		err = s.placed(ctx, claims)
+	}
 	if err != nil {
 		return access.Caller{}, s.presented(ctx, claims, err)
 	}
@@ -72,6 +75,33 @@ func (s *Service) attached(ctx context.Context, c token.Claims) error {
 		}
 	}
 	return gone
+}
+
+// placed checks that the machine that the token was asked for by is still the
+// workload's: taking a placement away, or evicting a host, takes the tokens that
+// are out.
+func (s *Service) placed(ctx context.Context, c token.Claims) error {
+	if c.Placement == "" {
+		return nil
+	}
+	gone := problem.Errorf(problem.Revoked, "the token was asked for by a machine that the identity's resource is no longer placed on, or that was evicted since")
+	workload := c.AskedBy
+	if workload == "" {
+		workload = c.IdentityResource
+	}
+	by, err := resource.Parse(workload)
+	if err != nil {
+		return gone // a claim of ours always parses
+	}
+	placement, err := resource.Parse(c.Placement)
+	if err != nil {
+		return gone
+	}
+	stands, err := s.Directory.Store.Stands(ctx, c.TenantID, placement, by, time.Unix(c.IssuedAt, 0))
+	if err == nil && !stands {
+		return gone
+	}
+	return err
 }
 
 // presented records that a token of ours was refused (revoked, expired, for

@@ -14,6 +14,7 @@ import (
 	"github.com/innate-id/innate/internal/audit"
 	"github.com/innate-id/innate/internal/directory"
 	"github.com/innate-id/innate/internal/problem"
+	"github.com/innate-id/innate/internal/resource"
 	"github.com/innate-id/innate/internal/sts"
 	"github.com/innate-id/innate/internal/token"
 )
@@ -186,5 +187,43 @@ func TestDetachingTakesTheTokensThatAreOut(t *testing.T) {
 	w.write(t, tenantA, func(tx arm.Tx) error { return tx.Attach(vm.Key(), ident.Key()) })
 	if err := use(); err != nil {
 		t.Errorf("attached again: %v", err)
+	}
+}
+
+// A token was asked for by a machine: with its placement there, or the machine
+// evicted, it counts no more.
+func TestTakingAPlacementAwayTakesTheTokensThatAreOut(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	placement := resource.MustParse("/subscriptions/s/resourceGroups/g/providers/Innate.Fleet/hosts/h1/placements/p1")
+	ask := func(sel directory.Selector) func() error {
+		out, err := w.sts.ForWorkload(t.Context(), host, sts.Request{Audience: "https://vault.azure.net", Workload: vm, Identity: sel, Host: "h1", Placement: placement})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return func() error {
+			_, err := w.sts.Authenticate(t.Context(), request(t, "Bearer "+out.Token), sts.KeyVault, tenantA)
+			return err
+		}
+	}
+	place := func(what resource.ID) {
+		w.write(t, tenantA, func(tx arm.Tx) error {
+			return tx.PutResource(arm.Resource{Tenant: tenantA, ID: placement, Type: "Innate.Fleet/hosts/placements", UID: "p1", BoundTo: what})
+		})
+	}
+	place(vm)
+	for name, use := range map[string]func() error{"system-assigned": ask(directory.Selector{}), "user-assigned": ask(directory.Selector{Client: w.user.Client})} {
+		if err := use(); err != nil {
+			t.Fatalf("%s, while it is placed: %v", name, err)
+		}
+		place(ident) // another resource's now
+		if err := use(); !problem.Is(err, problem.Revoked) {
+			t.Errorf("%s, when the placement is another's: %v, want a revoked token", name, err)
+		}
+		w.write(t, tenantA, func(tx arm.Tx) error { return tx.DeleteResource(placement.Key()) })
+		if err := use(); !problem.Is(err, problem.Revoked) {
+			t.Errorf("%s, when the placement is gone: %v, want a revoked token", name, err)
+		}
+		place(vm)
 	}
 }

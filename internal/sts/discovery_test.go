@@ -25,7 +25,7 @@ const (
 		`"subject_types_supported":["pairwise"],"id_token_signing_alg_values_supported":["RS256"],"scopes_supported":["openid"],` +
 		`"grant_types_supported":["client_credentials"],` +
 		`"token_endpoint_auth_methods_supported":["client_secret_post","private_key_jwt","client_secret_basic"],` +
-		`"claims_supported":["aud","iss","iat","nbf","exp","oid","sub","tid","appid","azp","uti","ver","idtyp","xms_mirid","innate_caller"],` +
+		`"claims_supported":["aud","iss","iat","nbf","exp","oid","sub","tid","appid","azp","uti","ver","idtyp","xms_mirid","innate_caller","innate_host","innate_placement"],` +
 		`"tenant_region_scope":"local","cloud_instance_name":"innate.test:8443"}`
 )
 

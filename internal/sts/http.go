@@ -192,7 +192,7 @@ func (s *Service) serveMetadata(w http.ResponseWriter, r *http.Request, tenant s
 		JWKSURI: base + keys, ResponseTypes: []string{"none"}, ResponseModes: []string{"query", "fragment", "form_post"},
 		SubjectTypes: []string{"pairwise"}, Algs: []string{"RS256"}, Scopes: []string{"openid"}, Grants: []string{"client_credentials"},
 		AuthMethods:  []string{"client_secret_post", "private_key_jwt", "client_secret_basic"},
-		Claims:       []string{"aud", "iss", "iat", "nbf", "exp", "oid", "sub", "tid", "appid", "azp", "uti", "ver", "idtyp", "xms_mirid", "innate_caller"},
+		Claims:       []string{"aud", "iss", "iat", "nbf", "exp", "oid", "sub", "tid", "appid", "azp", "uti", "ver", "idtyp", "xms_mirid", "innate_caller", "innate_host", "innate_placement"},
 		TenantRegion: "local", CloudInstance: s.Names.Authority(),
 	})
 }

@@ -53,7 +53,9 @@ type Request struct {
 	Workload resource.ID
 	Identity directory.Selector
 	Host     string
-	Evidence string
+	// Placement is the statement on that host by which it asks.
+	Placement resource.ID
+	Evidence  string
 	// Check, if there is one, may refuse the identity that was found. It returns
 	// what goes on record, refused or not.
 	Check func(directory.Principal) (string, error)
@@ -166,7 +168,8 @@ func (s *Service) claims(r Request, who subject, aud Audience) token.Claims {
 	p := who.principal
 	c := token.Claims{
 		Audience: aud.Value, IssuedAt: now.Unix(), NotBefore: now.Add(-token.Backdate).Unix(), Expires: now.Add(s.life()).Unix(),
-		IDType: "app", ObjectID: p.ID, Subject: p.ID, TenantID: r.Tenant, ID: token.NewID(), Caller: r.Evidence,
+		IDType: "app", ObjectID: p.ID, Subject: p.ID, TenantID: r.Tenant, ID: token.NewID(),
+		Caller: r.Evidence, Host: r.Host, Placement: r.Placement.String(),
 	}
 	if p.Kind == directory.ManagedIdentity {
 		c.IdentityResource = mirid(p.Resource)

@@ -54,6 +54,10 @@ type Claims struct {
 	// Caller is the local program that the token was given to, as the agent's
 	// evidence has it.
 	Caller string `json:"innate_caller,omitempty"`
+	// Host is the name of the machine that the token was asked for by, and
+	// Placement the resource ID of the statement on it that said whose it is.
+	Host      string `json:"innate_host,omitempty"`
+	Placement string `json:"innate_placement,omitempty"`
 	// ObjectID and Subject are both the principal.
 	ObjectID string `json:"oid"`
 	Subject  string `json:"sub"`

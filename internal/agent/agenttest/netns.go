@@ -23,7 +23,7 @@ type Netns struct{ file *os.File }
 func NewNetns(t testing.TB) *Netns {
 	t.Helper()
 	n := &Netns{}
-	elsewhere(t, func() error {
+	if err := elsewhere(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return err
 		}
@@ -41,7 +41,9 @@ func NewNetns(t testing.TB) *Netns {
 			return err
 		}
 		return netlink.LinkSetUp(lo)
-	})
+	}); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() { n.file.Close() })
 	return n
 }
@@ -50,7 +52,15 @@ func NewNetns(t testing.TB) *Netns {
 // there; what goes on in other goroutines is not.
 func (n *Netns) In(t testing.TB, f func() error) {
 	t.Helper()
-	elsewhere(t, func() error {
+	if err := n.Try(f); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Try is In where an error is not the test's end. The thread is thrown away: f
+// may become another user.
+func (n *Netns) Try(f func() error) error {
+	return elsewhere(func() error {
 		if err := unix.Setns(int(n.file.Fd()), unix.CLONE_NEWNET); err != nil {
 			return err
 		}
@@ -78,16 +88,13 @@ func (n *Netns) Path(t testing.TB) string {
 }
 
 // elsewhere runs f on a thread that is thrown away after it.
-func elsewhere(t testing.TB, f func() error) {
-	t.Helper()
+func elsewhere(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // and never unlocked
 		done <- f()
 	}()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	return <-done
 }
 
 // Process is a process that begins in the cgroup of which dir is the folder,

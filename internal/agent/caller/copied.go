@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+
+	"github.com/innate-id/innate/internal/evidence"
 )
 
 // interpreterDirs are where a host has its interpreters.
@@ -47,7 +49,7 @@ func isCopy(size uint64, sum string) bool {
 			continue // no host has them all
 		}
 		for _, e := range there {
-			if isInterpreter(e.Name()) && digestOf(filepath.Join(dir, e.Name()), size) == sum {
+			if evidence.IsInterpreter(e.Name()) && digestOf(filepath.Join(dir, e.Name()), size) == sum {
 				return true
 			}
 		}

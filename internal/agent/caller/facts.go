@@ -160,7 +160,7 @@ func (i *Identifier) recordedCgroup(p *process, rec Record) (string, error) {
 
 // program says what is known of the executable.
 func (i *Identifier) program(f *facts, p *process, exe *executable, account uint32) {
-	f.interpreter = isInterpreter(exe.base())
+	f.interpreter = evidence.IsInterpreter(exe.base())
 	if name, ok := exe.named(); ok && p.inHostMounts() {
 		f.say("unix:path:", name)
 	}

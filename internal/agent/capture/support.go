@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/innate-id/innate/internal/agent/cgroup"
 )
 
 // remedy is what to do where capture cannot be had.
@@ -39,7 +41,7 @@ func supported() error {
 	if _, err := os.Stat("/sys/kernel/btf/vmlinux"); err != nil {
 		faults = append(faults, errors.New("the kernel has no type information (CONFIG_DEBUG_INFO_BTF)"))
 	}
-	if _, err := cgroupMount(); err != nil {
+	if _, err := cgroup.Mount(); err != nil {
 		faults = append(faults, err)
 	}
 	// In a pid namespace of its own the agent would take the kernel's process
@@ -52,37 +54,6 @@ func supported() error {
 		return fmt.Errorf("%w\ngive the agent what is missing, %s", errors.Join(faults...), remedy)
 	}
 	return nil
-}
-
-// cgroupMount finds where the whole of cgroup v2 is mounted.
-func cgroupMount() (string, error) {
-	text, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return "", fmt.Errorf("looking for cgroup v2: %w", err)
-	}
-	if at := findCgroup2(string(text)); at != "" {
-		return at, nil
-	}
-	return "", errors.New("cgroup v2 is not mounted (run mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified)")
-}
-
-// findCgroup2 reads lines of proc(5)'s mountinfo, of the form
-//
-//	29 24 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw
-func findCgroup2(mountinfo string) string {
-	for line := range strings.Lines(mountinfo) {
-		before, after, ok := strings.Cut(line, " - ")
-		fields := strings.Fields(before)
-		if ok && strings.HasPrefix(after, "cgroup2 ") && len(fields) > 4 && fields[3] == "/" {
-			return unescape(fields[4])
-		}
-	}
-	return ""
-}
-
-// unescape undoes the octal escapes of mountinfo.
-func unescape(s string) string {
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
 }
 
 // maxName is the longest name of a chosen cgroup that the programs read.
@@ -107,7 +78,7 @@ func checkCgroup(p string) error {
 
 // cgroupDir is the folder of a cgroup that exists.
 func cgroupDir(p string) (string, error) {
-	at, err := cgroupMount()
+	at, err := cgroup.Mount()
 	if err != nil {
 		return "", err
 	}

@@ -33,8 +33,8 @@ type Groups struct {
 // takes over the one that is there, and removes what earlier runs left in it
 // and nobody is in. What is above it exists.
 func Open(at string) (*Groups, error) {
-	if !path.IsAbs(at) || path.Clean(at) != at || at == "/" || strings.Contains(at, "\n") {
-		return nil, fmt.Errorf("control group %q: a path as in /proc/PID/cgroup was expected, like /innate", at)
+	if err := Check(at); err != nil {
+		return nil, err
 	}
 	mount, err := Mount()
 	if err != nil {
@@ -54,6 +54,14 @@ func Open(at string) (*Groups, error) {
 		}
 	}
 	return g, nil
+}
+
+// Check refuses what cannot be the path of a group.
+func Check(at string) error {
+	if !path.IsAbs(at) || path.Clean(at) != at || at == "/" || strings.Contains(at, "\n") {
+		return fmt.Errorf("control group %q: a path as in /proc/PID/cgroup was expected, like /innate", at)
+	}
+	return nil
 }
 
 // Mount returns where the cgroup v2 hierarchy is mounted.
@@ -102,8 +110,9 @@ func (g *Groups) dir() string { return filepath.Join(g.mount, g.path) }
 // Path is the path of the group of all groups.
 func (g *Groups) Path() string { return g.path }
 
-// Close removes the group of all groups, if nobody is in it any more.
-func (g *Groups) Close() { removeEmpty(g.dir()) }
+// Close removes the group of all groups, and those below, as far as nobody is
+// in them any more; gone says whether all are away.
+func (g *Groups) Close() (gone bool) { return removed(g.dir()) }
 
 // Group is the control group of one start.
 type Group struct {
@@ -218,9 +227,11 @@ func move(dir string, pid int) error {
 }
 
 // Remove removes the group if nobody is in it; gone says whether it is away.
-func (c *Group) Remove() (gone bool) {
-	removeEmpty(c.dir())
-	_, err := os.Stat(c.dir())
+func (c *Group) Remove() (gone bool) { return removed(c.dir()) }
+
+func removed(dir string) bool {
+	removeEmpty(dir)
+	_, err := os.Stat(dir)
 	return errors.Is(err, fs.ErrNotExist)
 }
 

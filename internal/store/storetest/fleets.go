@@ -26,10 +26,37 @@ func fleets() []test {
 		{"KnownHostEnrolsUntilEvicted", knownHost},
 		{"PlacedIsOfOneHost", placed},
 		{"PlacedShowsOneMoment", placedAtOnce},
+		{"PlacementStandsWhileItsHostDoes", standing},
 		{"DeletedHostIsForgotten", deleteHost},
 		{"ShippedBatchIsRecordedOnce", shippedOnce},
 		{"SweepForgetsWhatExpired", sweepFleet},
 	}
+}
+
+func standing(t *testing.T, f *fixture) {
+	h := f.host()
+	work, other := node("/subscriptions/S/resourceGroups/G/providers/a.b/c/W"), node("/subscriptions/S/resourceGroups/G/providers/a.b/c/O")
+	p := node(hostID + "/placements/P")
+	p.BoundTo = work.ID
+	f.put(work, other, p)
+	stands := func(placement, workload arm.Resource, since time.Time, want bool) {
+		t.Helper()
+		got, err := f.db.Stands(t.Context(), tenant, placement.ID, workload.ID, since)
+		if err != nil || got != want {
+			t.Errorf("%s places %s, for a token of %v: %v, %v, want %v", placement.ID, workload.ID, since, got, err, want)
+		}
+	}
+	stands(p, work, noon, true)
+	stands(p, other, noon, false)
+	stands(node(hostID+"/placements/none"), work, noon, false)
+	ev := event("", "evict")
+	ev.At = noon.Add(time.Minute)
+	must(t, f.db.Evict(t.Context(), h, ev))
+	stands(p, work, noon, false)                   // made before the eviction
+	stands(p, work, noon.Add(time.Minute), false)  // in the same moment
+	stands(p, work, noon.Add(2*time.Minute), true) // enrolled anew since
+	f.write(func(tx arm.Tx) error { return tx.DeleteResource(p.ID.Key()) })
+	stands(p, work, noon.Add(2*time.Minute), false)
 }
 
 const hostID = "/subscriptions/S/resourceGroups/Hosts/providers/Innate.Fleet/hosts/H1"

@@ -1,6 +1,7 @@
-package caller
+package evidence
 
 import (
+	"path"
 	"slices"
 	"strings"
 )
@@ -16,8 +17,10 @@ var interpreters = []string{
 	"toybox", "ts-node", "uwsgi", "wasmer", "wasmtime", "wine", "wine-preloader", "wine64", "wine64-preloader", "wish", "yash", "zsh",
 }
 
-// isInterpreter tells by an executable's real name, what links to it does not count.
-func isInterpreter(base string) bool {
+// IsInterpreter reports whether a program runs others that it is given, by its
+// file's own name: what links to it does not count.
+func IsInterpreter(file string) bool {
+	base := path.Base(file)
 	if strings.HasPrefix(base, "ld-") || base == "ld.so" || strings.HasPrefix(base, "ld.so.") {
 		return true // the dynamic loader, given a program: ld-linux-x86-64.so.2 ./prog
 	}
