@@ -437,6 +437,10 @@ func (a *Agent) Close() {
 		a.client.http.CloseIdleConnections()
 	}
 	if a.lock != nil {
+		// Said, not only closed: a child that is about to be executed has the
+		// descriptor for a moment, and the lock with it. Where it fails, closing
+		// does it.
+		_ = unix.Flock(int(a.lock.Fd()), unix.LOCK_UN)
 		a.lock.Close()
 	}
 }

@@ -46,7 +46,7 @@ func (a *Agent) openGroups() error {
 // group moves who asked for a start, over the connection of ctx, into a control
 // group of the start's own. Who is in a container or in a service stays there:
 // its control group is what confines it, and at the captured address it is known
-// by it. Its start has a secret alone.
+// by it. Its start has a secret alone, which is good in that group.
 func (a *Agent) group(ctx context.Context, st *start) error {
 	if a.groups == nil {
 		return nil
@@ -61,8 +61,13 @@ func (a *Agent) group(ctx context.Context, st *start) error {
 		return &problem.Error{Kind: problem.CallerRefused, Detail: "the process that asks for a start has ended, or is in another pid namespace than the agent", Err: err}
 	}
 	defer unix.Close(pidfd)
-	if stays, err := caller.Confined(pid); err != nil || stays {
+	stays, err := caller.Confined(pid)
+	if err != nil {
 		return err
+	}
+	if stays {
+		st.within = strings.TrimSuffix(controlGroup(st.ev), "/")
+		return nil
 	}
 	group, err := a.groups.New("run-" + strings.ToLower(rand.Text()[:16]))
 	if err != nil {
@@ -148,9 +153,15 @@ func (a *Agent) groupOf(ev evidence.Evidence) string {
 	if a.groups == nil || ev.Grade != evidence.GradeKernel {
 		return ""
 	}
+	return a.groups.Of(controlGroup(ev))
+}
+
+// controlGroup is the path of the control group that a caller is in, "" if that
+// is not known.
+func controlGroup(ev evidence.Evidence) string {
 	for _, s := range ev.Selectors {
 		if path, ok := strings.CutPrefix(string(s), "cgroup:"); ok {
-			return a.groups.Of(path)
+			return path
 		}
 	}
 	return ""
@@ -186,7 +197,13 @@ func (a *Agent) inGroup(ev evidence.Evidence) (*start, evidence.Evidence, error)
 }
 
 // carried reports whether a start's secret was shown by somebody outside its
-// group.
+// group, or outside the group that whoever asked for it stayed in.
 func (a *Agent) carried(st *start, ev evidence.Evidence) bool {
-	return st.group != nil && a.groupOf(ev) != st.group.Name()
+	switch {
+	case st.group != nil:
+		return a.groupOf(ev) != st.group.Name()
+	case st.within != "" && a.groups != nil:
+		return ev.Grade != evidence.GradeKernel || !strings.HasPrefix(controlGroup(ev)+"/", st.within+"/")
+	}
+	return false
 }

@@ -144,16 +144,18 @@ func TestAStartIsNoWayOutOfAContainerOrAService(t *testing.T) {
 	cp := agenttest.New(t)
 	cp.Place(fleetapi.Placement{Name: "p-shop", Door: agent.RunDoor, Resource: shop, Selectors: []string{"unix:uid:0"}})
 	h := newHost(t, cp)
+	h.cfg.Capture.Root = "/" // below which are the container and the services
 	a := h.begin(t)
 	unique := fmt.Sprintf("%064x", os.Getpid())
 	for _, at := range []string{"system.slice/innate-test-" + unique + ".service", "system.slice/innate-test-" + unique + ".scope", "libpod_parent/libpod-" + unique} {
 		dir := topCgroup(t, at)
 		st := h.startFrom(t, dir, shop)
 		wantInPlace(t, st, "/"+at)
-		// Its secret holds, as without capture.
-		got := h.output(t, agenttest.Process(t, h.dir, 0, "curl", "-sS", "-H", "X-IDENTITY-HEADER: "+st.Header, st.Endpoint+"?api-version=2019-08-01&resource="+vault))
-		if !strings.Contains(got, "access_token") {
-			t.Errorf("the secret of a start in %s was answered %s", at, got)
+		for in, want := range map[string]string{dir: "access_token", h.dir: "no part of"} { // its secret is good where it is
+			got := h.output(t, agenttest.Process(t, in, 0, "curl", "-sS", "-H", "X-IDENTITY-HEADER: "+st.Header, st.Endpoint+"?api-version=2019-08-01&resource="+vault))
+			if !strings.Contains(got, want) {
+				t.Errorf("the secret of a start in %s, shown in %s, was answered %s, want %s", at, in, got, want)
+			}
 		}
 	}
 	cmd := agenttest.Process(t, h.dir, 0, "unshare", "--mount", "curl", "-sSN", "--unix-socket", h.cfg.ControlSocket, "http://agent/starts", "-d", `{"resource":"`+shop+`"}`)

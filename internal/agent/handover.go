@@ -40,6 +40,9 @@ type StartNote struct {
 	Evidence  evidence.Evidence `json:"evidence"`
 	// Group is the name of the start's control group; empty for none.
 	Group string `json:"group,omitempty"`
+	// Within is the path of the control group that its secret is good in where
+	// it has none of its own; empty for anywhere.
+	Within string `json:"within,omitempty"`
 }
 
 // HandOver ends this agent for a process that takes its place and inherits its
@@ -112,7 +115,7 @@ func (a *Agent) leaveStarts() (Note, error) {
 			return note, err
 		}
 		note.Starts = append(note.Starts, StartNote{Conn: name, Digest: h.start.digest[:],
-			Workload: h.start.workload, Placement: h.start.placement, Evidence: h.start.ev, Group: group})
+			Workload: h.start.workload, Placement: h.start.placement, Evidence: h.start.ev, Group: group, Within: h.start.within})
 		h.conn.Close()
 	}
 	return note, nil
@@ -127,7 +130,7 @@ func (a *Agent) inheritStarts() error {
 		return err
 	}
 	for _, n := range note.Starts {
-		st := &start{workload: n.Workload, placement: n.Placement, ev: n.Evidence}
+		st := &start{workload: n.Workload, placement: n.Placement, ev: n.Evidence, within: n.Within}
 		if copy(st.digest[:], n.Digest) != len(st.digest) {
 			return fmt.Errorf("taking over %s: its digest has %d bytes", n.Conn, len(n.Digest))
 		}

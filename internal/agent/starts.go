@@ -30,6 +30,9 @@ type start struct {
 	// group is the control group that its programs are in; nil where nothing
 	// is captured, and for those that were not asked for over a socket.
 	group *cgroup.Group
+	// within is the path of the control group that its programs are in where
+	// that is not the start's own: a container's, or a service's; "" for anywhere.
+	within string
 }
 
 // sought is the placement that lets this start be what it is.
