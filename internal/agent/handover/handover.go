@@ -97,7 +97,9 @@ func (s *Set) opened(open func() (net.Listener, error)) (net.Listener, error) {
 	return open()
 }
 
-// dropAt closes the inherited listener at an address.
+// dropAt closes the inherited listener at an address. One that is bound to an
+// interface, or is in another network namespace, has its address beside others
+// that have the same, and is in nobody's way here.
 func (s *Set) dropAt(addr string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -106,15 +108,41 @@ func (s *Set) dropAt(addr string) bool {
 		if err != nil {
 			continue // a connection, or the lock
 		}
-		at := l.Addr().String()
+		at, apart := l.Addr().String(), elsewhere(l)
 		l.Close()
-		if at == addr {
+		if at == addr && !apart {
 			f.Close()
 			delete(s.inherited, name)
 			return true
 		}
 	}
 	return false
+}
+
+// elsewhere reports whether a listener is bound to an interface or is in
+// another network namespace than this process.
+func elsewhere(l net.Listener) bool {
+	c, ok := l.(syscall.Conn)
+	if !ok {
+		return true
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return true
+	}
+	own, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return true
+	}
+	defer unix.Close(own)
+	here, err := unix.GetsockoptUint64(own, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	apart := err != nil
+	err = raw.Control(func(fd uintptr) {
+		index, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX)
+		there, err2 := unix.GetsockoptUint64(int(fd), unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+		apart = apart || err != nil || err2 != nil || index != 0 || there != here
+	})
+	return err != nil || apart
 }
 
 // File returns the file inherited under name, or else what open returns.
