@@ -22,10 +22,12 @@ type book struct {
 	rules map[string]*rules
 }
 
-// placed is a placement with its selectors parsed.
+// placed is a placement with its selectors parsed and the rules of its
+// resource, nil if there are none.
 type placed struct {
 	fleetapi.Placement
 	required []evidence.Selector
+	rules    *rules
 }
 
 // doorPlacements are the placements of one door. Each is found by one of its
@@ -52,17 +54,6 @@ type rules struct {
 
 func newBook(p fleetapi.Placements, log *slog.Logger) *book {
 	b := &book{revision: p.Revision, doors: map[string]*doorPlacements{}, rules: map[string]*rules{}}
-	for _, pl := range p.Placements {
-		d := b.doors[pl.Door]
-		if d == nil {
-			d = &doorPlacements{by: map[evidence.Selector][]*placed{}}
-			b.doors[pl.Door] = d
-		}
-		d.all = append(d.all, &placed{pl, selectors(pl.Selectors)})
-	}
-	for _, d := range b.doors {
-		d.index()
-	}
 	for _, r := range p.Rules {
 		k := resourceKey(r.Resource)
 		if b.rules[k] == nil {
@@ -75,6 +66,17 @@ func newBook(p fleetapi.Placements, log *slog.Logger) *book {
 		if r.broken != "" {
 			log.Error("caller rules cannot be read; nothing is given to any caller of the resource", "resource", k, "fault", r.broken)
 		}
+	}
+	for _, pl := range p.Placements {
+		d := b.doors[pl.Door]
+		if d == nil {
+			d = &doorPlacements{by: map[evidence.Selector][]*placed{}}
+			b.doors[pl.Door] = d
+		}
+		d.all = append(d.all, &placed{pl, selectors(pl.Selectors), b.rules[resourceKey(pl.Resource)]})
+	}
+	for _, d := range b.doors {
+		d.index()
 	}
 	return b
 }
@@ -246,9 +248,9 @@ func (b *book) find(s sought) (*placed, error) {
 	return best, nil
 }
 
-// judge says what the caller rules of a resource say to a caller.
-func (b *book) judge(workload string, ev evidence.Evidence, want evidence.Want) evidence.Verdict {
-	r := b.rules[resourceKey(workload)]
+// judge says what the caller rules of a resource say to a caller; r is nil
+// where there are none.
+func (r *rules) judge(ev evidence.Evidence, want evidence.Want) evidence.Verdict {
 	switch {
 	case r == nil:
 		return evidence.Verdict{Allowed: true}
@@ -271,7 +273,7 @@ func (b *book) decide(s sought, want evidence.Want) (decision, error) {
 	if err != nil {
 		return decision{}, err
 	}
-	v := b.judge(p.Resource, s.ev, want)
+	v := p.rules.judge(s.ev, want)
 	if !v.Allowed {
 		return decision{p, v}, problem.Errorf(problem.CallerRefused, "%s: %s", p.Resource, v.Reason)
 	}

@@ -153,7 +153,7 @@ func (r *request) confirm(tok fleetapi.TokenResponse) (would string, err error) 
 		would = d.Would
 		if !want.Named {
 			// Enforced, the rules would choose the identity.
-			would = b.judge(d.Resource, r.caller.Evidence, want).Would
+			would = d.rules.judge(r.caller.Evidence, want).Would
 		}
 		return nil
 	})
