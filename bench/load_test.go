@@ -187,6 +187,8 @@ type client struct {
 	took    []time.Duration
 	refused int
 	err     error
+	keep    bool // the answer's body, in body
+	body    []byte
 }
 
 func (c *client) work(end time.Time, every time.Duration, anew bool) {
@@ -243,7 +245,12 @@ func (c *client) ask() (status string, err error) {
 			}
 		}
 	}
-	_, err = c.read.Discard(length)
+	if c.keep {
+		c.body = make([]byte, length)
+		_, err = io.ReadFull(c.read, c.body)
+	} else {
+		_, err = c.read.Discard(length)
+	}
 	return status, err
 }
 

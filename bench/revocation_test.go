@@ -13,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -87,7 +86,7 @@ func ms(d time.Duration) float64 { return float64(d) / 1e6 }
 type estate struct {
 	*server.Builder
 	agents     []*agent.Agent
-	programs   []*http.Client // one on each host, which keeps its connection
+	programs   []*client // one on each host, which keeps its connection
 	identities []directory.Principal
 	api        *http.Client
 	vault      string // a path of the management API
@@ -136,9 +135,7 @@ func newFleet(b *testing.B, database func(dir string) server.Database) *estate {
 	}
 	for i := range hosts {
 		e.agents = append(e.agents, e.host(b, dir, boot.Group, i, attached, pool))
-		program := &http.Client{Transport: new(http.Transport)}
-		b.Cleanup(program.CloseIdleConnections)
-		e.programs = append(e.programs, program)
+		e.programs = append(e.programs, &client{addr: e.agents[i].DoorAddr("main"), keep: true})
 	}
 	return e
 }
@@ -201,29 +198,30 @@ func (e *estate) revoke(b *testing.B, who directory.Principal) map[string]time.D
 	fail := func(err error) { failed.CompareAndSwap(nil, &err) }
 	stop := make(chan struct{})
 	path := ask + e.Server.Names.Management() + "&client_id=" + who.Client
-	for i, a := range e.agents {
+	for i, program := range e.programs {
+		program.request = fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\nMetadata: true\r\n\r\n", path, program.addr)
 		ready.Add(1)
 		all.Go(func() {
 			first := sync.OnceFunc(ready.Done)
 			defer first()
 			time.Sleep(askEvery * time.Duration(i) / hosts)
-			addr := a.DoorAddr("main")
 			tick := time.NewTicker(askEvery)
 			defer tick.Stop()
 			for {
 				sent := time.Now()
-				tok, status, err := askToken(e.programs[i], "http://"+addr+path)
-				switch {
-				case err != nil:
+				status, err := program.ask()
+				if err != nil {
 					fail(err)
 					return
-				case status == http.StatusOK:
+				}
+				if status == "200" {
 					raise(&lastSent, sent)
 					raise(&lastAnswered, time.Now())
-					out.CompareAndSwap(nil, &tok)
+					if out.Load() == nil {
+						keepToken(&out, program.body, fail)
+					}
 					first()
-				}
-				if status != http.StatusOK {
+				} else {
 					tick.Reset(10 * askEvery) // each refusal is asked for anew
 				}
 				select {
@@ -297,24 +295,15 @@ func (e *estate) heard(b *testing.B, at time.Time) time.Duration {
 	return time.Since(at)
 }
 
-// askToken asks for a token once.
-func askToken(hc *http.Client, url string) (tok string, status int, err error) {
-	req, err := http.NewRequest(http.MethodGet, url, nil)
-	if err != nil {
-		return "", 0, err
-	}
-	req.Header.Set("Metadata", "true")
-	resp, err := hc.Do(req)
-	if err != nil {
-		return "", 0, err
-	}
-	defer resp.Body.Close()
+// keepToken keeps the token of an answer, if none is kept yet.
+func keepToken(out *atomic.Pointer[string], answer []byte, fail func(error)) {
 	var body struct {
 		AccessToken string `json:"access_token"`
 	}
-	err = json.NewDecoder(resp.Body).Decode(&body)
-	_, _ = io.Copy(io.Discard, resp.Body)
-	return strings.TrimSpace(body.AccessToken), resp.StatusCode, err
+	if err := json.Unmarshal(answer, &body); err != nil {
+		fail(err)
+	}
+	out.CompareAndSwap(nil, &body.AccessToken)
 }
 
 // raise makes at the latest.
