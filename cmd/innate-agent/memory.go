@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"os"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
@@ -16,9 +17,12 @@ const gcPercent = 200
 // restLook is how often it is looked whether the agent is at rest.
 const restLook = 10 * time.Second
 
-// tuneMemory sets the collector and gives memory back until ctx ends.
+// tuneMemory sets the collector, unless GOGC does, and gives memory back until
+// ctx ends.
 func tuneMemory(ctx context.Context) {
-	debug.SetGCPercent(gcPercent)
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	go giveBack(ctx)
 }
 

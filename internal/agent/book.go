@@ -208,6 +208,15 @@ type sought struct {
 	ev evidence.Evidence
 	// resource and placement, if not empty, are the only ones that will do.
 	resource, placement string
+	// was is how the same was found before; may be nil.
+	was *found
+}
+
+// found is a placement as a book has it. A book never changes, so that the same
+// caller is found there again.
+type found struct {
+	*placed
+	in *book
 }
 
 // admits reports whether p is about the caller. A selector of a kind that this
@@ -220,6 +229,9 @@ func (s *sought) admits(p *placed) bool {
 // the most selectors. [problem.CallerRefused] if there is none, or if two
 // equally good ones disagree about the workload.
 func (b *book) find(s sought) (*placed, error) {
+	if s.was != nil && s.was.in == b {
+		return s.was.placed, nil
+	}
 	var best *placed
 	var tied bool
 	look := func(candidates []*placed) {

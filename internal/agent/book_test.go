@@ -233,3 +233,28 @@ func BenchmarkDecide(b *testing.B) {
 		}
 	}
 }
+
+// How a caller was found before is good in the same book, and in no other:
+// another may have moved, or taken away, its placement.
+func TestFoundBeforeIsFoundInTheSameBookOnly(t *testing.T) {
+	ev := evidence.Evidence{Door: "d", Selectors: []evidence.Selector{"unix:uid:1"}}
+	const a, b = "/subscriptions/s/resourceGroups/g/providers/x/y/a", "/subscriptions/s/resourceGroups/g/providers/x/y/b"
+	at := func(resource string) *book {
+		return bookOf(fleetapi.Placements{Placements: []fleetapi.Placement{{Name: "p", Door: "d", Selectors: []string{"unix:uid:1"}, Resource: resource}}})
+	}
+	first := at(a)
+	p, err := first.find(sought{ev: ev})
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := sought{ev: ev, was: &found{p, first}}
+	if got, err := first.find(again); err != nil || got != p {
+		t.Errorf("in the same book: %v, %v", got, err)
+	}
+	if got, err := at(b).find(again); err != nil || got.Resource != b {
+		t.Errorf("in a book where it moved: %v, %v", got, err)
+	}
+	if got, err := bookOf(fleetapi.Placements{}).find(again); err == nil {
+		t.Errorf("in a book without it: %v", got)
+	}
+}

@@ -154,7 +154,7 @@ func (a *Agent) explain(q question, asker evidence.Selector) (Explanation, error
 		}
 		s := sought{ev: ev}
 		if st, as, ok := a.inGroup(ev); ok { // at the captured address it is its start
-			s = sought{as, st.workload, st.placement}
+			s = sought{ev: as, resource: st.workload, placement: st.placement}
 		}
 		if name == RunDoor {
 			s.ev.Grade = evidence.GradeSecret // what a start has

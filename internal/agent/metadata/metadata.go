@@ -34,6 +34,8 @@ type Caller struct {
 	Evidence            evidence.Evidence
 	// Text is the evidence in words.
 	Text string
+	// Found is the agent's own: how it found the caller. May be nil.
+	Found any
 }
 
 // Agent is what a dialect needs of the agent around it.
