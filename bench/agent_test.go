@@ -85,7 +85,12 @@ func startAgent(b *testing.B, extra string) process {
 // startEmpty starts what the agent is held against.
 func startEmpty(b *testing.B) process {
 	b.Helper()
-	cmd := role("empty")
+	return startHandler(b, "empty")
+}
+
+func startHandler(b *testing.B, name string) process {
+	b.Helper()
+	cmd := role(name)
 	if _, err := cmd.StdinPipe(); err != nil {
 		b.Fatal(err)
 	}
@@ -180,9 +185,9 @@ func (s *side) round(b *testing.B, l load) {
 func BenchmarkCachedToken(b *testing.B) {
 	for _, connections := range []int{1, 64, 1000} {
 		b.Run(fmt.Sprint("connections=", connections), func(b *testing.B) {
-			inn, emp := side{process: startAgent(b, unlimited)}, side{process: startEmpty(b)}
+			inn, emp, equ := side{process: startAgent(b, unlimited)}, side{process: startEmpty(b)}, side{process: startHandler(b, "equal")}
 			for b.Loop() {
-				for _, s := range []*side{&inn, &emp} {
+				for _, s := range []*side{&inn, &emp, &equ} {
 					s.round(b, s.at("quiet", connections, 500*time.Millisecond))
 				}
 			}
@@ -193,6 +198,8 @@ func BenchmarkCachedToken(b *testing.B) {
 			b.ReportMetric(median(inn.p99)/median(emp.p99), "p99-ratio")
 			b.ReportMetric(median(inn.cost)*1e6, "cpu-µs")
 			b.ReportMetric(median(emp.cost)/median(inn.cost), "cpu-ratio")
+			b.ReportMetric(median(inn.rate)/median(equ.rate), "equal-rate-ratio")
+			b.ReportMetric(median(equ.cost)/median(inn.cost), "equal-cpu-ratio")
 		})
 	}
 }

@@ -29,7 +29,9 @@ func TestMain(m *testing.M) {
 	case "":
 		os.Exit(m.Run())
 	case "empty":
-		os.Exit(serveEmpty())
+		os.Exit(serve(empty))
+	case "equal":
+		os.Exit(serve(equal))
 	case "load":
 		os.Exit(makeLoad())
 	}
@@ -43,15 +45,27 @@ func role(name string) *exec.Cmd {
 	return cmd
 }
 
-// serveEmpty serves [empty] on loopback until its input ends.
-func serveEmpty() int {
+// equal is an empty handler whose answers are as long as a token's, with as
+// many headers.
+var equal = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	h := w.Header()
+	h["Server"], h["X-Ms-Request-Id"] = []string{"IMDS/150.870.65.1854"}, []string{"6f1e6a3c-0000-4000-8000-000000000002"}
+	h["Content-Type"], h["Cache-Control"], h["X-Content-Type-Options"] = []string{"application/json; charset=utf-8"}, []string{"no-store"}, []string{"nosniff"}
+	h["Content-Length"] = []string{strconv.Itoa(len(longAnswer))}
+	_, _ = w.Write(longAnswer)
+})
+
+var longAnswer = bytes.Repeat([]byte("x"), 1700)
+
+// serve serves h on loopback until its input ends.
+func serve(h http.Handler) int {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	fmt.Println(l.Addr())
-	go func() { _ = http.Serve(l, empty) }()
+	go func() { _ = http.Serve(l, h) }()
 	_, _ = io.Copy(io.Discard, os.Stdin)
 	return 0
 }
@@ -187,6 +201,8 @@ type client struct {
 	took    []time.Duration
 	refused int
 	err     error
+	keep    bool // the answer's body, in body
+	body    []byte
 }
 
 func (c *client) work(end time.Time, every time.Duration, anew bool) {
@@ -243,7 +259,12 @@ func (c *client) ask() (status string, err error) {
 			}
 		}
 	}
-	_, err = c.read.Discard(length)
+	if c.keep {
+		c.body = make([]byte, length)
+		_, err = io.ReadFull(c.read, c.body)
+	} else {
+		_, err = c.read.Discard(length)
+	}
 	return status, err
 }
 

@@ -13,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -38,11 +37,17 @@ const (
 
 // BenchmarkRevocation is how long a right outlives the answer that it was taken
 // away: each of 100 agents has a token of one user-assigned identity and is asked
-// for it all the time; the identity is deleted; the last request that any of them
-// answers with a token, and the last that our own API takes with one of those
-// that are out, are dated, when they were sent, from the acknowledgement. The control plane and its database are the
-// real ones, and so are the agents, each with its own host, certificate and stream;
-// all share this machine.
+// for it all the time; the identity is deleted. From the acknowledgement it is
+// dated when
+//
+//   - heard: the last agent has taken the change in;
+//   - sent, answered: a request was sent, and its answer read, that was the last
+//     that any agent answered with a token;
+//   - accepted: a request was sent that was the last that our own API took with
+//     one of the tokens that are out.
+//
+// The control plane and its database are the real ones, and so are the agents,
+// each with its own host, certificate and stream; all share this machine.
 func BenchmarkRevocation(b *testing.B) {
 	for name, database := range map[string]func(dir string) server.Database{
 		"sqlite": func(dir string) server.Database { return server.Database{SQLite: filepath.Join(dir, "db")} },
@@ -56,15 +61,16 @@ func BenchmarkRevocation(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			f := newFleet(b, database)
-			var served, accepted []time.Duration
-			for b.Loop() {
-				if round := len(served); round < rounds { // each identity is deleted once
-					s, a := f.revoke(b, f.identities[round])
-					served, accepted = append(served, s), append(accepted, a)
+			all := map[string][]time.Duration{}
+			for round := 0; b.Loop(); round++ {
+				if round < rounds { // each identity is deleted once
+					for what, d := range f.revoke(b, f.identities[round]) {
+						all[what] = append(all[what], d)
+					}
 				}
 			}
 			b.ReportMetric(0, "ns/op")
-			for what, d := range map[string][]time.Duration{"served": served, "accepted": accepted} {
+			for what, d := range all {
 				slices.Sort(d)
 				b.ReportMetric(ms(d[len(d)/2]), what+"-p50-ms")
 				b.ReportMetric(ms(d[len(d)*99/100]), what+"-p99-ms")
@@ -80,6 +86,7 @@ func ms(d time.Duration) float64 { return float64(d) / 1e6 }
 type estate struct {
 	*server.Builder
 	agents     []*agent.Agent
+	programs   []*client // one on each host, which keeps its connection
 	identities []directory.Principal
 	api        *http.Client
 	vault      string // a path of the management API
@@ -128,6 +135,7 @@ func newFleet(b *testing.B, database func(dir string) server.Database) *estate {
 	}
 	for i := range hosts {
 		e.agents = append(e.agents, e.host(b, dir, boot.Group, i, attached, pool))
+		e.programs = append(e.programs, &client{addr: e.agents[i].DoorAddr("main"), keep: true})
 	}
 	return e
 }
@@ -182,38 +190,38 @@ func (e *estate) host(b *testing.B, dir string, group resource.ID, i int, attach
 }
 
 // revoke deletes an identity while all use it.
-func (e *estate) revoke(b *testing.B, who directory.Principal) (served, accepted time.Duration) {
-	var lastServed, lastAccepted atomic.Int64 // Unix nanoseconds
+func (e *estate) revoke(b *testing.B, who directory.Principal) map[string]time.Duration {
+	var lastSent, lastAnswered, lastAccepted atomic.Int64 // Unix nanoseconds
 	var out atomic.Pointer[string]
 	var ready, all sync.WaitGroup
 	var failed atomic.Pointer[error]
 	fail := func(err error) { failed.CompareAndSwap(nil, &err) }
 	stop := make(chan struct{})
 	path := ask + e.Server.Names.Management() + "&client_id=" + who.Client
-	for i, a := range e.agents {
+	for i, program := range e.programs {
+		program.request = fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\nMetadata: true\r\n\r\n", path, program.addr)
 		ready.Add(1)
 		all.Go(func() {
 			first := sync.OnceFunc(ready.Done)
 			defer first()
 			time.Sleep(askEvery * time.Duration(i) / hosts)
-			addr := a.DoorAddr("main")
-			hc := &http.Client{Transport: new(http.Transport)}
-			defer hc.CloseIdleConnections()
 			tick := time.NewTicker(askEvery)
 			defer tick.Stop()
 			for {
 				sent := time.Now()
-				tok, status, err := askToken(hc, "http://"+addr+path)
-				switch {
-				case err != nil:
+				status, err := program.ask()
+				if err != nil {
 					fail(err)
 					return
-				case status == http.StatusOK:
-					raise(&lastServed, sent)
-					out.CompareAndSwap(nil, &tok)
-					first()
 				}
-				if status != http.StatusOK {
+				if status == "200" {
+					raise(&lastSent, sent)
+					raise(&lastAnswered, time.Now())
+					if out.Load() == nil {
+						keepToken(&out, program.body, fail)
+					}
+					first()
+				} else {
 					tick.Reset(10 * askEvery) // each refusal is asked for anew
 				}
 				select {
@@ -255,7 +263,8 @@ func (e *estate) revoke(b *testing.B, who directory.Principal) (served, accepted
 		b.Fatal(err)
 	}
 	acknowledged := time.Now()
-	time.Sleep(1500 * time.Millisecond)
+	heard := e.heard(b, acknowledged)
+	time.Sleep(time.Until(acknowledged.Add(1500 * time.Millisecond)))
 	close(stop)
 	all.Wait()
 	if err := failed.Load(); err != nil {
@@ -264,27 +273,37 @@ func (e *estate) revoke(b *testing.B, who directory.Principal) (served, accepted
 	after := func(last *atomic.Int64) time.Duration {
 		return max(0, time.Unix(0, last.Load()).Sub(acknowledged))
 	}
-	return after(&lastServed), after(&lastAccepted)
+	return map[string]time.Duration{"heard": heard, "sent": after(&lastSent), "answered": after(&lastAnswered), "accepted": after(&lastAccepted)}
 }
 
-// askToken asks for a token once.
-func askToken(hc *http.Client, url string) (tok string, status int, err error) {
-	req, err := http.NewRequest(http.MethodGet, url, nil)
+// heard waits until every agent has come to what the tenant is at, and says how
+// long after at that was.
+func (e *estate) heard(b *testing.B, at time.Time) time.Duration {
+	b.Helper()
+	revision, err := e.Server.DB.Revision(b.Context(), e.Caller.Tenant)
 	if err != nil {
-		return "", 0, err
+		b.Fatal(err)
 	}
-	req.Header.Set("Metadata", "true")
-	resp, err := hc.Do(req)
-	if err != nil {
-		return "", 0, err
+	for _, a := range e.agents {
+		for a.Status().Revision < revision {
+			if time.Since(at) > 10*time.Second {
+				b.Fatal("an agent has not heard of a deletion after 10 s")
+			}
+			time.Sleep(time.Millisecond)
+		}
 	}
-	defer resp.Body.Close()
+	return time.Since(at)
+}
+
+// keepToken keeps the token of an answer, if none is kept yet.
+func keepToken(out *atomic.Pointer[string], answer []byte, fail func(error)) {
 	var body struct {
 		AccessToken string `json:"access_token"`
 	}
-	err = json.NewDecoder(resp.Body).Decode(&body)
-	_, _ = io.Copy(io.Discard, resp.Body)
-	return strings.TrimSpace(body.AccessToken), resp.StatusCode, err
+	if err := json.Unmarshal(answer, &body); err != nil {
+		fail(err)
+	}
+	out.CompareAndSwap(nil, &body.AccessToken)
 }
 
 // raise makes at the latest.

@@ -36,6 +36,7 @@ func (p *process) serve(ctx context.Context) error {
 		return err
 	}
 	defer p.agent.Close()
+	tuneMemory(ctx)
 	p.ready()
 	go p.watchdog(ctx)
 	for {

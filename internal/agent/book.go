@@ -22,10 +22,12 @@ type book struct {
 	rules map[string]*rules
 }
 
-// placed is a placement with its selectors parsed.
+// placed is a placement with its selectors parsed and the rules of its
+// resource, nil if there are none.
 type placed struct {
 	fleetapi.Placement
 	required []evidence.Selector
+	rules    *rules
 }
 
 // doorPlacements are the placements of one door. Each is found by one of its
@@ -52,17 +54,6 @@ type rules struct {
 
 func newBook(p fleetapi.Placements, log *slog.Logger) *book {
 	b := &book{revision: p.Revision, doors: map[string]*doorPlacements{}, rules: map[string]*rules{}}
-	for _, pl := range p.Placements {
-		d := b.doors[pl.Door]
-		if d == nil {
-			d = &doorPlacements{by: map[evidence.Selector][]*placed{}}
-			b.doors[pl.Door] = d
-		}
-		d.all = append(d.all, &placed{pl, selectors(pl.Selectors)})
-	}
-	for _, d := range b.doors {
-		d.index()
-	}
 	for _, r := range p.Rules {
 		k := resourceKey(r.Resource)
 		if b.rules[k] == nil {
@@ -75,6 +66,17 @@ func newBook(p fleetapi.Placements, log *slog.Logger) *book {
 		if r.broken != "" {
 			log.Error("caller rules cannot be read; nothing is given to any caller of the resource", "resource", k, "fault", r.broken)
 		}
+	}
+	for _, pl := range p.Placements {
+		d := b.doors[pl.Door]
+		if d == nil {
+			d = &doorPlacements{by: map[evidence.Selector][]*placed{}}
+			b.doors[pl.Door] = d
+		}
+		d.all = append(d.all, &placed{pl, selectors(pl.Selectors), b.rules[resourceKey(pl.Resource)]})
+	}
+	for _, d := range b.doors {
+		d.index()
 	}
 	return b
 }
@@ -206,6 +208,15 @@ type sought struct {
 	ev evidence.Evidence
 	// resource and placement, if not empty, are the only ones that will do.
 	resource, placement string
+	// was is how the same was found before; may be nil.
+	was *found
+}
+
+// found is a placement as a book has it. A book never changes, so that the same
+// caller is found there again.
+type found struct {
+	*placed
+	in *book
 }
 
 // admits reports whether p is about the caller. A selector of a kind that this
@@ -218,6 +229,9 @@ func (s *sought) admits(p *placed) bool {
 // the most selectors. [problem.CallerRefused] if there is none, or if two
 // equally good ones disagree about the workload.
 func (b *book) find(s sought) (*placed, error) {
+	if s.was != nil && s.was.in == b {
+		return s.was.placed, nil
+	}
 	var best *placed
 	var tied bool
 	look := func(candidates []*placed) {
@@ -246,9 +260,9 @@ func (b *book) find(s sought) (*placed, error) {
 	return best, nil
 }
 
-// judge says what the caller rules of a resource say to a caller.
-func (b *book) judge(workload string, ev evidence.Evidence, want evidence.Want) evidence.Verdict {
-	r := b.rules[resourceKey(workload)]
+// judge says what the caller rules of a resource say to a caller; r is nil
+// where there are none.
+func (r *rules) judge(ev evidence.Evidence, want evidence.Want) evidence.Verdict {
 	switch {
 	case r == nil:
 		return evidence.Verdict{Allowed: true}
@@ -271,7 +285,7 @@ func (b *book) decide(s sought, want evidence.Want) (decision, error) {
 	if err != nil {
 		return decision{}, err
 	}
-	v := b.judge(p.Resource, s.ev, want)
+	v := p.rules.judge(s.ev, want)
 	if !v.Allowed {
 		return decision{p, v}, problem.Errorf(problem.CallerRefused, "%s: %s", p.Resource, v.Reason)
 	}

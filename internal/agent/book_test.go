@@ -96,7 +96,7 @@ func TestIndexJudgesAsAllRulesDo(t *testing.T) {
 		}
 		want := evidence.Want{Audience: kv, Named: rnd.IntN(2) == 0, Identity: []string{"", site, shared}[rnd.IntN(3)]}
 		b := bookOf(p)
-		got := b.judge(site, ev, want)
+		got := b.rules[resourceKey(site)].judge(ev, want)
 		all := evidence.Verdict{Allowed: true}
 		if r := b.rules[resourceKey(site)]; r != nil {
 			all = evidence.Judge(r.list, ev, want)
@@ -142,15 +142,15 @@ func TestRulesThatCannotBeReadRefuse(t *testing.T) {
 		r := good
 		r.Name = "new"
 		tt.change(&r)
-		both := bookOf(fleetapi.Placements{Rules: []fleetapi.CallerRule{good, r}}).judge(site, ev, evidence.Want{Audience: kv})
+		both := bookOf(fleetapi.Placements{Rules: []fleetapi.CallerRule{good, r}}).rules[resourceKey(site)].judge(ev, evidence.Want{Audience: kv})
 		if both.Allowed != (tt.says == "") || !strings.Contains(both.Reason, tt.says) {
 			t.Errorf("%s: judged with a good rule = %+v, want %q", name, both, tt.says)
 		}
-		alone := bookOf(fleetapi.Placements{Rules: []fleetapi.CallerRule{r}}).judge(site, ev, evidence.Want{Audience: kv})
+		alone := bookOf(fleetapi.Placements{Rules: []fleetapi.CallerRule{r}}).rules[resourceKey(site)].judge(ev, evidence.Want{Audience: kv})
 		if alone.Allowed != (tt.alone == "") || !strings.Contains(alone.Reason, tt.alone) {
 			t.Errorf("%s: judged alone = %+v, want %q", name, alone, tt.alone)
 		}
-		if other := bookOf(fleetapi.Placements{Rules: []fleetapi.CallerRule{r}}).judge("/subscriptions/other", ev, evidence.Want{}); !other.Allowed {
+		if other := bookOf(fleetapi.Placements{Rules: []fleetapi.CallerRule{r}}).rules[resourceKey("/subscriptions/other")].judge(ev, evidence.Want{}); !other.Allowed {
 			t.Errorf("%s: another resource is refused: %+v", name, other)
 		}
 	}
@@ -182,7 +182,7 @@ func FuzzCallerRule(f *testing.F) {
 	f.Fuzz(func(t *testing.T, selector, identity, grade, audience, mode, on string) {
 		r := fleetapi.CallerRule{Resource: on, Name: "r", Selectors: []string{selector}, Identity: identity, Grade: grade, Audiences: []string{audience}, Mode: mode}
 		ev := evidence.Evidence{Selectors: []evidence.Selector{"unix:uid:1"}, Grade: evidence.GradeAfter}
-		v := bookOf(fleetapi.Placements{Rules: []fleetapi.CallerRule{r}}).judge(on, ev, evidence.Want{Audience: kv})
+		v := bookOf(fleetapi.Placements{Rules: []fleetapi.CallerRule{r}}).rules[resourceKey(on)].judge(ev, evidence.Want{Audience: kv})
 		if v.Allowed && mode != fleetapi.ModeAudit && selector != "unix:uid:1" {
 			t.Errorf("%+v allows a caller that it does not name", r)
 		}
@@ -231,5 +231,30 @@ func BenchmarkDecide(b *testing.B) {
 		if _, err := book.decide(sought{ev: ev}, evidence.Want{Audience: kv}); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// How a caller was found before is good in the same book, and in no other:
+// another may have moved, or taken away, its placement.
+func TestFoundBeforeIsFoundInTheSameBookOnly(t *testing.T) {
+	ev := evidence.Evidence{Door: "d", Selectors: []evidence.Selector{"unix:uid:1"}}
+	const a, b = "/subscriptions/s/resourceGroups/g/providers/x/y/a", "/subscriptions/s/resourceGroups/g/providers/x/y/b"
+	at := func(resource string) *book {
+		return bookOf(fleetapi.Placements{Placements: []fleetapi.Placement{{Name: "p", Door: "d", Selectors: []string{"unix:uid:1"}, Resource: resource}}})
+	}
+	first := at(a)
+	p, err := first.find(sought{ev: ev})
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := sought{ev: ev, was: &found{p, first}}
+	if got, err := first.find(again); err != nil || got != p {
+		t.Errorf("in the same book: %v, %v", got, err)
+	}
+	if got, err := at(b).find(again); err != nil || got.Resource != b {
+		t.Errorf("in a book where it moved: %v, %v", got, err)
+	}
+	if got, err := bookOf(fleetapi.Placements{}).find(again); err == nil {
+		t.Errorf("in a book without it: %v", got)
 	}
 }

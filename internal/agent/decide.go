@@ -28,13 +28,13 @@ func (a *Agent) place(ctx context.Context) (metadata.Caller, error) {
 	}
 	if st != nil {
 		ev, text = as, as.String()
-		who = sought{as, st.workload, st.placement}
+		who = sought{ev: as, resource: st.workload, placement: st.placement}
 	}
 	p, err := a.feed.find(ctx, who)
 	if err != nil {
 		return metadata.Caller{}, a.refusal(text, err, remedyPlacement)
 	}
-	return metadata.Caller{Workload: p.Resource, Placement: p.Name, Evidence: ev, Text: text}, nil
+	return metadata.Caller{Workload: p.Resource, Placement: p.Name, Evidence: ev, Text: text, Found: &p}, nil
 }
 
 // started finds which workload a start's secret stands for. A start whose
@@ -100,9 +100,10 @@ func (a *Agent) token(ctx context.Context, c metadata.Caller, q metadata.Query) 
 // and one placement's, anybody else is what the placements say now.
 func (r *request) sought() sought {
 	if r.caller.Evidence.Start != "" {
-		return sought{r.caller.Evidence, r.caller.Workload, r.caller.Placement}
+		return sought{ev: r.caller.Evidence, resource: r.caller.Workload, placement: r.caller.Placement}
 	}
-	return sought{ev: r.caller.Evidence}
+	was, _ := r.caller.Found.(*found) // of this caller's evidence, and nothing else
+	return sought{ev: r.caller.Evidence, was: was}
 }
 
 // want is what is asked for, as far as the program says it.
@@ -158,7 +159,7 @@ func (r *request) confirm(tok fleetapi.TokenResponse) (would string, err error) 
 		would = d.Would
 		if !want.Named {
 			// Enforced, the rules would choose the identity.
-			would = b.judge(d.Resource, r.caller.Evidence, want).Would
+			would = d.rules.judge(r.caller.Evidence, want).Would
 		}
 		return nil
 	})

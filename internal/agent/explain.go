@@ -155,7 +155,7 @@ func (a *Agent) explain(q question, asker evidence.Selector) (Explanation, error
 		s := sought{ev: ev}
 		st, as, over := a.inGroup(ev)
 		if st != nil { // at the captured address it is its start
-			s = sought{as, st.workload, st.placement}
+			s = sought{ev: as, resource: st.workload, placement: st.placement}
 		}
 		if name == RunDoor {
 			s.ev.Grade = evidence.GradeSecret // what a start has
@@ -241,12 +241,12 @@ func (b *book) explain(s sought, want evidence.Want, others bool) DoorExplanatio
 	if best == nil {
 		return out
 	}
-	v := b.judge(best.Resource, s.ev, want)
+	v := best.rules.judge(s.ev, want)
 	out.Allowed, out.Rule, out.Identity, out.Reason, out.Would = v.Allowed, v.Rule, v.Identity, v.Reason, v.Would
 	if want.Named {
 		out.Identity = want.Identity
 	}
-	if r := b.rules[resourceKey(best.Resource)]; r != nil && r.broken == "" {
+	if r := best.rules; r != nil && r.broken == "" {
 		for _, m := range evidence.Decide(r.list, s.ev, want).Misses {
 			out.OtherRules = append(out.OtherRules, Why{m.Rule, m.Why})
 		}

@@ -36,7 +36,9 @@ type start struct {
 }
 
 // sought is the placement that lets this start be what it is.
-func (s *start) sought() sought { return sought{s.ev, s.workload, s.placement} }
+func (s *start) sought() sought {
+	return sought{ev: s.ev, resource: s.workload, placement: s.placement}
+}
 
 // starts are the runs that live now.
 type starts struct {

@@ -74,12 +74,14 @@ func (f *feed) now() *book { return f.book.Load() }
 
 // find returns the placement of a caller. Before it finds none it reads the
 // placements anew, for one may have been made just now.
-func (f *feed) find(ctx context.Context, s sought) (p *placed, err error) {
-	err = f.sure(ctx, func(b *book) error {
-		p, err = b.find(s)
+func (f *feed) find(ctx context.Context, s sought) (found, error) {
+	var at found
+	err := f.sure(ctx, func(b *book) (err error) {
+		at.in = b
+		at.placed, err = b.find(s)
 		return err
 	})
-	return p, err
+	return at, err
 }
 
 // decide finds a caller's placement and judges what it wants. Before it

@@ -58,6 +58,11 @@ func Described(ctx context.Context) (ev evidence.Evidence, text string, err erro
 	select {
 	case <-id.done:
 		return id.ev, id.text, id.err
+	default: // waiting for either is dearer, and only a connection's first request does
+	}
+	select {
+	case <-id.done:
+		return id.ev, id.text, id.err
 	case <-ctx.Done():
 		return evidence.Evidence{}, "", fmt.Errorf("taking evidence: %w", ctx.Err())
 	}

@@ -2,6 +2,7 @@ package metadata
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
@@ -25,6 +26,7 @@ func BenchmarkAnswer(b *testing.B) {
 		Place: func(context.Context) (Caller, error) { return Caller{}, nil },
 		Token: func(context.Context, Caller, Query) (fleetapi.TokenResponse, error) { return tok, nil },
 		Now:   time.Now,
+		Log:   slog.New(slog.DiscardHandler),
 	})
 	r, err := http.NewRequest(http.MethodGet, "http://127.0.0.1/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net", nil)
 	if err != nil {

@@ -27,11 +27,14 @@ const PathAppService = "/msi/token"
 //	GET /msi/token?api-version=2017-09-01&resource=...     secret: {secret}
 //
 // The secret is one start's; nobody is found by the connection.
-type appService struct{ Agent }
+type appService struct {
+	Agent
+	queries queries
+}
 
 // AppService returns the handler of the door behind IDENTITY_ENDPOINT.
 func AppService(a Agent) http.Handler {
-	return a.observed("appservice", func(a Agent) http.Handler { return &appService{a} })
+	return a.observed("appservice", func(a Agent) http.Handler { return &appService{Agent: a} })
 }
 
 func (d *appService) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -75,7 +78,7 @@ func (d *appService) answer(r *http.Request) (any, error) {
 	if err := bodyless(r); err != nil {
 		return nil, err
 	}
-	q, queryErr := ParseQuery(r.URL.RawQuery, appServiceVersion)
+	q, queryErr := d.queries.parse(r.URL.RawQuery, appServiceVersion)
 	header := "X-IDENTITY-HEADER"
 	if q.APIVersion == appService2017 {
 		header = "secret"

@@ -42,7 +42,7 @@ type arcToken struct {
 }
 
 func (d *arc) arcToken(w http.ResponseWriter, r *http.Request) (any, error) {
-	q, err := ParseQuery(r.URL.RawQuery, imdsVersion)
+	q, err := d.queries.parse(r.URL.RawQuery, imdsVersion)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package metadata
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"net/http"
 	"sync"
@@ -57,15 +58,35 @@ func object(b []byte, members ...string) []byte {
 
 // quoted appends s as a JSON string.
 func quoted(b []byte, s string) []byte {
-	for i := range len(s) {
-		if !asItIs[s[i]] {
-			text, _ := marshal(s) // a string always has some
-			return append(b, text...)
-		}
-	}
+	begin := len(b)
 	b = append(b, '"')
 	b = append(b, s...)
+	if !plainText(b[begin+1:]) {
+		text, _ := marshal(s) // a string always has some
+		return append(b[:begin], text...)
+	}
 	return append(b, '"')
+}
+
+// plainText reports whether a JSON string has all of s as it is: eight bytes at
+// a time while there are so many, for a token is long.
+func plainText(s []byte) bool {
+	const ones, high = 0x0101010101010101, 0x8080808080808080
+	for ; len(s) >= 8; s = s[8:] {
+		w := binary.LittleEndian.Uint64(s)
+		// A byte's high bit in x-ones says that the byte of x is 0, where no
+		// byte of x has that bit already; in w-0x20..., that it is below ' '.
+		quote, slash, del := w^('"'*ones), w^('\\'*ones), w^(0x7f*ones)
+		if (w|(w-' '*ones)|(quote-ones)|(slash-ones)|(del-ones))&high != 0 {
+			return false
+		}
+	}
+	for _, c := range s {
+		if !asItIs[c] {
+			return false
+		}
+	}
+	return true
 }
 
 // asItIs are the bytes that a JSON string has as they are.

@@ -20,3 +20,18 @@ func TestAnswersAreTheirStructsJSON(t *testing.T) {
 		}
 	}
 }
+
+// Any byte at any place is written as encoding/json writes it.
+func TestEachByteIsQuotedAsByJSON(t *testing.T) {
+	t.Parallel()
+	for at := range 20 {
+		for c := range 256 {
+			text := []byte("abcdefghijklmnopqrst")
+			text[at] = byte(c)
+			want, err := marshal(string(text))
+			if got := quoted(nil, string(text)); err != nil || string(got) != string(want) {
+				t.Errorf("%q is %s, want %s (%v)", text, got, want, err)
+			}
+		}
+	}
+}

@@ -57,14 +57,27 @@ const (
 
 type eventKey struct{}
 
+// observing is the context of a request with its event in it.
+type observing struct {
+	context.Context
+	event Event
+}
+
+func (o *observing) Value(key any) any {
+	if key == (eventKey{}) {
+		return &o.event
+	}
+	return o.Context.Value(key)
+}
+
 // observed makes a handler of dialect whose requests are events.
 func (a Agent) observed(dialect string, handler func(Agent) http.Handler) http.Handler {
 	lines := rate.NewLimiter(linesPerSecond, linesAtOnce)
 	h := handler(a.noted())
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
-		ev := &Event{Dialect: dialect, Outcome: OK}
-		ctx := context.WithValue(r.Context(), eventKey{}, ev)
+		ctx := &observing{r.Context(), Event{Dialect: dialect, Outcome: OK}}
+		ev := &ctx.event
 		h.ServeHTTP(w, r.WithContext(ctx))
 		ev.Took = time.Since(began)
 		if a.Observe != nil {

@@ -30,7 +30,8 @@ type imds struct {
 	// name is the dialect's, for the log.
 	name string
 	// token answers a request for a token.
-	token func(w http.ResponseWriter, r *http.Request) (any, error)
+	token   func(w http.ResponseWriter, r *http.Request) (any, error)
+	queries queries
 }
 
 // IMDS returns the handler of an IMDS door.
@@ -43,7 +44,7 @@ func IMDS(a Agent) http.Handler {
 }
 
 func (d *imds) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Server", ServerIMDS)
+	w.Header()["Server"] = ofIMDS
 	id := begin(w)
 	path, err := path(r)
 	var body any
@@ -139,7 +140,7 @@ type imdsToken struct {
 }
 
 func (d *imds) imdsToken(_ http.ResponseWriter, r *http.Request) (any, error) {
-	q, err := ParseQuery(r.URL.RawQuery, imdsVersion)
+	q, err := d.queries.parse(r.URL.RawQuery, imdsVersion)
 	if err != nil {
 		return nil, err
 	}

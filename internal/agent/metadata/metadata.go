@@ -34,6 +34,8 @@ type Caller struct {
 	Evidence            evidence.Evidence
 	// Text is the evidence in words.
 	Text string
+	// Found is the agent's own: how it found the caller. May be nil.
+	Found any
 }
 
 // Agent is what a dialect needs of the agent around it.
@@ -103,6 +105,7 @@ var (
 	typeJSON = []string{"application/json; charset=utf-8"}
 	noStore  = []string{"no-store"}
 	noSniff  = []string{"nosniff"}
+	ofIMDS   = []string{ServerIMDS}
 )
 
 // plain is an answer that is sent as text.
@@ -128,7 +131,7 @@ func write(w http.ResponseWriter, status int, body any) {
 }
 
 func send(w http.ResponseWriter, status int, text []byte) {
-	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
+	w.Header()["Content-Length"] = []string{strconv.Itoa(len(text))}
 	w.WriteHeader(status)
 	// A client that went away is no fault of ours.
 	_, _ = w.Write(text)
