@@ -189,15 +189,6 @@ func (a *Agent) refusal(caller string, err error, remedy string) error {
 	return &problem.Error{Kind: p.Kind, Err: p.Err, Detail: p.Detail + " (" + caller + "): " + remedy}
 }
 
-// wire is evidence as the control plane is told of it.
-func wire(ev evidence.Evidence) fleetapi.Evidence {
-	out := fleetapi.Evidence{Door: ev.Door, Grade: ev.Grade.String(), Interpreter: ev.Interpreter}
-	for _, s := range ev.Selectors {
-		out.Selectors = append(out.Selectors, string(s))
-	}
-	return out
-}
-
 // refused records a refusal. One that cannot be recorded stays a refusal: it
 // gives nothing away.
 func (a *Agent) refused(caller, reason string) {

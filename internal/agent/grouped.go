@@ -183,16 +183,6 @@ func (a *Agent) inGroup(ev evidence.Evidence) (*start, evidence.Evidence, error)
 		return nil, ev, problem.Errorf(problem.CallerRefused, "the start that this program is part of is over, and what it left is nobody: start it anew (innate run)")
 	}
 	ev.Door, ev.Start = RunDoor, st.ev.Start
-	// The unit or the container that the start was asked for in: it is in that
-	// still, but for the group that it was moved into.
-	ev.Selectors = slices.Clone(ev.Selectors)
-	for _, s := range st.ev.Selectors {
-		if strings.HasPrefix(string(s), "systemd:id:") || strings.HasPrefix(string(s), "container:") {
-			ev.Selectors = append(ev.Selectors, s)
-		}
-	}
-	slices.Sort(ev.Selectors)
-	ev.Selectors = slices.Compact(ev.Selectors)
 	return st, ev, nil
 }
 

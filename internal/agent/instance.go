@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/innate-id/innate/internal/agent/metadata"
+	"github.com/innate-id/innate/internal/agent/tokens"
 	"github.com/innate-id/innate/internal/evidence"
 	"github.com/innate-id/innate/internal/fleetapi"
 	"github.com/innate-id/innate/internal/problem"
@@ -125,7 +126,7 @@ func within(id, scope string) bool {
 // takes no caller rule, for it gives no right.
 func (a *Agent) instance(ctx context.Context, c metadata.Caller) (fleetapi.Instance, error) {
 	return asPlaced(ctx, a, c, func(c metadata.Caller) (fleetapi.Instance, error) {
-		return a.instances.get(ctx, fleetapi.InstanceRequest{Workload: c.Workload, Placement: c.Placement, Caller: c.Text, Evidence: wire(c.Evidence)})
+		return a.instances.get(ctx, fleetapi.InstanceRequest{Workload: c.Workload, Placement: c.Placement, Caller: c.Text, Evidence: tokens.Wire(c.Evidence)})
 	})
 }
 
@@ -139,7 +140,7 @@ func (a *Agent) attest(ctx context.Context, c metadata.Caller, nonce string) ([]
 		if err != nil {
 			return fleetapi.AttestResponse{}, r.judged(err)
 		}
-		return a.client.attest(ctx, fleetapi.AttestRequest{Workload: d.Resource, Placement: d.Name, Nonce: nonce, Caller: c.Text, Evidence: wire(c.Evidence)})
+		return a.client.attest(ctx, fleetapi.AttestRequest{Workload: d.Resource, Placement: d.Name, Nonce: nonce, Caller: c.Text, Evidence: tokens.Wire(c.Evidence)})
 	})
 	return resp.Signature, err
 }
