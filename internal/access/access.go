@@ -26,8 +26,6 @@ type Caller struct {
 	Issuer string
 	// Name is for people to read: the resource that the identity belongs to.
 	Name string
-	// Groups are the object ids of the groups that the principal is in.
-	Groups []string
 	// System marks Innate's own acts (bootstrap). It is never set from a token.
 	System bool
 	// Via is the local program that the token was given to, as the token
@@ -59,6 +57,11 @@ type Role struct {
 	Name        string
 	Description string
 	Permissions []Permission
+	// Custom marks a role that the tenant made; AssignableScopes are where it,
+	// and what it says of itself, may be used: those scopes and all below them.
+	// A built-in role has the root.
+	Custom           bool
+	AssignableScopes []resource.ID
 }
 
 // Assignment gives a role to a principal at a scope and everything below it.
@@ -67,45 +70,105 @@ type Assignment struct {
 	Role      string // the role's GUID
 	Principal string // object id
 	Scope     resource.ID
+	// Condition narrows what the assignment gives, in the language of version
+	// 2.0; empty for none. One that cannot be read gives nothing.
+	Condition string
 }
 
-// Question is what is asked: may any of Principals do Action at Scope?
-type Question struct {
-	// Principals is the caller and its groups, by object id.
-	Principals []string
+// Everyone stands for all principals in a [Denial].
+const Everyone = "00000000-0000-0000-0000-000000000000"
+
+// Denial is a deny assignment: what it names is refused, whatever role
+// assignments give.
+type Denial struct {
+	ID          resource.ID
+	Name        string
+	Description string
+	Permissions []Permission
+	Scope       resource.ID
+	// ScopeOnly: it counts at its scope, and not below.
+	ScopeOnly bool
+	// Principals are object ids, or [Everyone]; Excluded are taken out.
+	Principals, Excluded []string
+	// System marks one that Innate made and only Innate removes.
+	System bool
+	// Condition narrows it, as an assignment's does; one that cannot be read
+	// denies.
+	Condition string
+}
+
+// Values are attributes by name, each with what it is: one or more texts,
+// decimal numbers, "true" and "false", GUIDs, or times as RFC 3339 has them.
+// Names compare without case. An attribute without values is not there.
+type Values map[string][]string
+
+// Attributes are what conditions can ask about, by source.
+type Attributes struct {
+	// Request is what the operation would write; Resource is what it is done
+	// to; Principal is who does it; Environment is when and from where; Caller
+	// is the program that does it, by the evidence of its host.
+	Request, Resource, Principal, Environment, Caller Values
+}
+
+// Operation is what somebody wants to do.
+type Operation struct {
 	// Action is the operation, "Microsoft.KeyVault/vaults/secrets/getSecret/action".
 	Action string
 	// Data says that Action is a data action.
-	Data  bool
-	Scope resource.ID
+	Data       bool
+	Scope      resource.ID
+	Attributes Attributes
+}
+
+// Facts are what a decision stands on: all that concerns one principal, and
+// nothing of others.
+type Facts struct {
+	// Principals is the principal itself, first, and every group that it is
+	// in, by object id.
+	Principals []string
+	// Above are the management groups over the scope's subscription, the
+	// nearest first: their place in the tree is not in their IDs.
+	Above []resource.ID
+	// Assignments are those of Principals, at whatever scope.
+	Assignments []Assignment
+	// Denials are those of Principals and of everyone.
+	Denials []Denial
+	// Roles are the tenant's own roles that the assignments name; built-in
+	// ones need not be there.
+	Roles map[string]Role
 }
 
 // Reason says what one assignment contributed to a decision.
 type Reason struct {
+	// Assignment is a role assignment or, with Denies, a deny assignment.
 	Assignment resource.ID
 	Role       string
-	// Grants says that this assignment allows the action.
-	Grants bool
-	// Why is for people: "scope does not contain ...".
+	// Principal is who the assignment is for: the principal itself or a group.
+	Principal string
+	// Grants says that this assignment allows the action; Denies that it
+	// refuses it.
+	Grants, Denies bool
+	// Why is for people: "its scope does not contain ...".
 	Why string
 }
 
 // Decision is the answer, with one reason for each assignment considered.
 type Decision struct {
 	Allowed bool
-	// By is the first assignment that allows; zero when refused or when the
-	// system itself asked.
+	// By is the first assignment that allows, or the deny assignment that
+	// refuses; zero when nothing allows or when the system itself asked.
 	By      resource.ID
 	Reasons []Reason
 }
 
-// Decide answers q from assignments; roles looks a role up by GUID. An
-// assignment of an unknown role grants nothing. Cost: linear in assignments,
-// which are the principal's own, not the tenant's.
-func Decide(q Question, assignments []Assignment, roles func(id string) (Role, bool)) Decision {
+// Decide answers whether who the facts are of may do op: if no deny assignment
+// applies and some role assignment allows it. An assignment of an unknown role
+// grants nothing. Cost: linear in the facts, which are the principal's own, not
+// the tenant's.
+func Decide(op Operation, f Facts) Decision {
 	var d Decision
-	for _, a := range assignments {
-		r := consider(q, a, roles)
+	for _, a := range f.Assignments {
+		r := consider(op, a, f)
 		d.Reasons = append(d.Reasons, r)
 		if r.Grants && !d.Allowed {
 			d.Allowed, d.By = true, a.ID
@@ -114,9 +177,17 @@ func Decide(q Question, assignments []Assignment, roles func(id string) (Role, b
 	return d
 }
 
-func consider(q Question, a Assignment, roles func(string) (Role, bool)) Reason {
-	out := Reason{Assignment: a.ID, Role: a.Role}
-	if !holds(q.Principals, a.Principal) {
+// role finds a role among the tenant's own and the built-in ones.
+func (f Facts) role(id string) (Role, bool) {
+	if r, ok := f.Roles[lower(id)]; ok {
+		return r, true
+	}
+	return BuiltIn(id)
+}
+
+func consider(q Operation, a Assignment, f Facts) Reason {
+	out := Reason{Assignment: a.ID, Role: a.Role, Principal: a.Principal}
+	if !holds(f.Principals, a.Principal) {
 		out.Why = "is for another principal"
 		return out
 	}
@@ -124,7 +195,7 @@ func consider(q Question, a Assignment, roles func(string) (Role, bool)) Reason 
 		out.Why = "its scope " + a.Scope.String() + " does not contain " + q.Scope.String()
 		return out
 	}
-	role, ok := roles(a.Role)
+	role, ok := f.role(a.Role)
 	if !ok {
 		out.Why = "its role is unknown"
 		return out

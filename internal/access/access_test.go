@@ -88,8 +88,8 @@ func TestDecide(t *testing.T) {
 		{"an unknown role", []grant{{"unknown", alice, "/"}}, readVault, false, vault, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			q := Question{Principals: []string{alice, "", team}, Action: tt.action, Data: tt.data, Scope: resource.MustParse(tt.at)}
-			d := Decide(q, assignments(t, tt.grants), BuiltIn)
+			op := Operation{Action: tt.action, Data: tt.data, Scope: resource.MustParse(tt.at)}
+			d := Decide(op, Facts{Principals: []string{alice, "", team}, Assignments: assignments(t, tt.grants)})
 			if d.Allowed != tt.want {
 				t.Errorf("Decide = %v, want %v; reasons %+v", d.Allowed, tt.want, d.Reasons)
 			}
@@ -128,7 +128,7 @@ func assignments(t *testing.T, grants []grant) []Assignment {
 
 func TestDecideByIsTheFirstThatAllows(t *testing.T) {
 	as := assignments(t, []grant{{"Key Vault Reader", alice, "/"}, {"Reader", alice, group}, {"Owner", alice, vault}})
-	d := Decide(Question{Principals: []string{alice}, Action: "Microsoft.Compute/disks/read", Scope: resource.MustParse(vault)}, as, BuiltIn)
+	d := Decide(Operation{Action: "Microsoft.Compute/disks/read", Scope: resource.MustParse(vault)}, Facts{Principals: []string{alice}, Assignments: as})
 	if !d.By.Equal(as[1].ID) || d.Reasons[0].Grants || !d.Reasons[2].Grants {
 		t.Errorf("by %q with reasons %+v, want the second one", d.By, d.Reasons)
 	}
@@ -136,11 +136,11 @@ func TestDecideByIsTheFirstThatAllows(t *testing.T) {
 
 func TestNoPermissionAtTheZeroScope(t *testing.T) {
 	as := []Assignment{{Role: named(t, "Owner"), Principal: alice, Scope: resource.Root}}
-	if Decide(Question{Principals: []string{alice}, Action: readVault}, as, BuiltIn).Allowed {
+	if Decide(Operation{Action: readVault}, Facts{Principals: []string{alice}, Assignments: as}).Allowed {
 		t.Error("a question about no resource is allowed")
 	}
 	as[0].Scope = resource.ID{}
-	if Decide(Question{Principals: []string{alice}, Action: readVault, Scope: resource.MustParse(vault)}, as, BuiltIn).Allowed {
+	if Decide(Operation{Action: readVault, Scope: resource.MustParse(vault)}, Facts{Principals: []string{alice}, Assignments: as}).Allowed {
 		t.Error("an assignment at no scope allows")
 	}
 }
@@ -258,22 +258,22 @@ func TestDecideIsTheModel(t *testing.T) {
 			}
 			as = append(as, Assignment{ID: resource.Root, Role: id, Principal: who[rnd.IntN(4)], Scope: resource.MustParse(scopes[rnd.IntN(5)])})
 		}
-		q := Question{Principals: []string{who[rnd.IntN(4)], who[rnd.IntN(4)]}, Action: strings.ReplaceAll(text(), "*", "c"),
-			Data: rnd.IntN(2) == 0, Scope: resource.MustParse(scopes[rnd.IntN(5)])}
-		want := slices.ContainsFunc(as, func(a Assignment) bool { return allows(q, a, roles) })
-		if got := Decide(q, as, func(id string) (Role, bool) { r, ok := roles[id]; return r, ok }); got.Allowed != want {
-			t.Fatalf("Decide(%+v, %+v, %+v) = %+v, want %v", q, as, roles, got, want)
+		op := Operation{Action: strings.ReplaceAll(text(), "*", "c"), Data: rnd.IntN(2) == 0, Scope: resource.MustParse(scopes[rnd.IntN(5)])}
+		f := Facts{Principals: []string{who[rnd.IntN(4)], who[rnd.IntN(4)]}, Assignments: as, Roles: roles}
+		want := slices.ContainsFunc(as, func(a Assignment) bool { return allows(op, a, f) })
+		if got := Decide(op, f); got.Allowed != want {
+			t.Fatalf("Decide(%+v, %+v) = %+v, want %v", op, f, got, want)
 		}
 	}
 }
 
-func allows(q Question, a Assignment, roles map[string]Role) bool {
-	mine := slices.ContainsFunc(q.Principals, func(p string) bool { return p != "" && strings.EqualFold(p, a.Principal) })
+func allows(q Operation, a Assignment, f Facts) bool {
+	mine := slices.ContainsFunc(f.Principals, func(p string) bool { return p != "" && strings.EqualFold(p, a.Principal) })
 	above := a.Scope.IsRoot() || strings.HasPrefix(strings.ToLower(q.Scope.String()+"/"), strings.ToLower(a.Scope.String()+"/"))
 	has := func(patterns []string) bool {
 		return slices.ContainsFunc(patterns, func(p string) bool { return model(p, q.Action) })
 	}
-	return mine && above && slices.ContainsFunc(roles[a.Role].Permissions, func(p Permission) bool {
+	return mine && above && slices.ContainsFunc(f.Roles[a.Role].Permissions, func(p Permission) bool {
 		if q.Data {
 			return has(p.DataActions) && !has(p.NotDataActions)
 		}
@@ -318,7 +318,7 @@ func TestBuiltIns(t *testing.T) {
 func TestOnlyThreeRolesGiveRoles(t *testing.T) {
 	for _, r := range BuiltIns() {
 		as := []Assignment{{ID: resource.Root, Role: r.ID, Principal: alice, Scope: resource.Root}}
-		got := Decide(Question{Principals: []string{alice}, Action: giveRole, Scope: resource.MustParse(vault)}, as, BuiltIn).Allowed
+		got := Decide(Operation{Action: giveRole, Scope: resource.MustParse(vault)}, Facts{Principals: []string{alice}, Assignments: as}).Allowed
 		want := slices.Contains([]string{"Owner", "User Access Administrator", "Role Based Access Control Administrator"}, r.Name)
 		if got != want {
 			t.Errorf("%s may give roles = %v, want %v", r.Name, got, want)
@@ -330,7 +330,7 @@ func TestWhoReadsSecretValues(t *testing.T) {
 	var got []string
 	for _, r := range BuiltIns() {
 		as := []Assignment{{ID: resource.Root, Role: r.ID, Principal: alice, Scope: resource.Root}}
-		if Decide(Question{Principals: []string{alice}, Action: getSecret, Data: true, Scope: resource.MustParse(secret)}, as, BuiltIn).Allowed {
+		if Decide(Operation{Action: getSecret, Data: true, Scope: resource.MustParse(secret)}, Facts{Principals: []string{alice}, Assignments: as}).Allowed {
 			got = append(got, r.Name)
 		}
 	}

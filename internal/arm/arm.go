@@ -143,7 +143,7 @@ func (a *API) event(c access.Caller, action string, on resource.ID) audit.Event 
 // with what follows; a refusal is on record already.
 func (a *API) permit(ctx context.Context, c access.Caller, action string, id resource.ID) (audit.Event, error) {
 	ev := a.event(c, action, id)
-	d, err := a.Directory.Authorize(ctx, c, action, false, id)
+	d, err := a.Directory.Authorize(ctx, c, access.Operation{Action: action, Scope: id})
 	if err != nil {
 		return ev, err
 	}

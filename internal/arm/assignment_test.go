@@ -6,6 +6,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
+
+	"github.com/innate-id/innate/internal/resource"
 )
 
 const name1, name2 = "00000000-0000-4000-8000-0000000000d1", "00000000-0000-4000-8000-0000000000d2"
@@ -200,8 +202,8 @@ func TestRoleAtOneSecret(t *testing.T) {
 	w.owner.must(200, "GET", id, "")
 	app.must(204, "DELETE", w.srv.Names.Vault("kv1")+"/deletedsecrets/db?api-version=7.4", "")
 	w.owner.must(200, "DELETE", id, "")
-	if as, err := w.srv.DB.Assignments(t.Context(), tenantA, []string{app.oid}); err != nil || len(as) != 0 {
-		t.Errorf("with the vault deleted its assignments are %v, %v", as, err)
+	if f, err := w.srv.DB.Facts(t.Context(), tenantA, app.oid, resource.Root); err != nil || len(f.Assignments) != 0 {
+		t.Errorf("with the vault deleted its assignments are %v, %v", f.Assignments, err)
 	}
 	w.owner.must(201, "PUT", id, local)
 	if r := app.do("GET", secrets+"db?api-version=7.4", ""); r.status != 403 {

@@ -172,14 +172,14 @@ func (a *API) Subscriptions(ctx context.Context, c access.Caller) (List, error) 
 	if err != nil {
 		return List{}, fmt.Errorf("listing subscriptions: %w", err)
 	}
-	roles, err := a.Directory.Store.Assignments(ctx, c.Tenant, append([]string{c.Principal}, c.Groups...))
+	facts, err := a.Directory.Store.Facts(ctx, c.Tenant, c.Principal, resource.Root)
 	if err != nil {
 		return List{}, fmt.Errorf("reading the caller's role assignments: %w", err)
 	}
 	out := List{Value: []View{}}
 	for _, s := range all {
 		seen := c.System
-		for _, as := range roles {
+		for _, as := range facts.Assignments {
 			seen = seen || as.Scope.Contains(s.ID) || s.ID.Contains(as.Scope)
 		}
 		if seen {

@@ -20,6 +20,7 @@ import (
 // Handler serves management.{domain}. authenticate finds the caller behind a
 // request's token.
 func (a *API) Handler(log *slog.Logger, authenticate func(ctx context.Context, r *http.Request) (access.Caller, error)) http.Handler {
+	table := router{nouns: nouns(), paths: paths()}
 	s := &web.Surface{Name: "management", Log: log, Write: a.writeProblem}
 	return s.Handle(func(w http.ResponseWriter, r *http.Request) error {
 		segs, ok := web.Path(r)
@@ -37,7 +38,7 @@ func (a *API) Handler(log *slog.Logger, authenticate func(ctx context.Context, r
 			err = apiVersion(q.q)
 		}
 		if err == nil {
-			err = a.route(w, r, q)
+			err = table.route(a, w, r, q)
 		}
 		return a.onRecord(r, q, err)
 	})
@@ -111,53 +112,7 @@ func apiVersion(q url.Values) error {
 	return nil
 }
 
-// route finds out whether the path is a resource, a collection or an action.
-func (a *API) route(w http.ResponseWriter, r *http.Request, q request) error {
-	if strings.EqualFold(q.path, "/subscriptions") || strings.EqualFold(q.path, "/tenants") {
-		return a.serveRoot(w, r, q)
-	}
-	if r.Method == http.MethodPost {
-		if i := strings.LastIndexByte(q.path, '/'); i > 0 {
-			if id, err := resource.Parse(q.path[:i]); err == nil {
-				return a.serveAction(w, r, q, id, q.path[i+1:])
-			}
-		}
-	}
-	id, err := resource.Parse(q.path)
-	if err == nil {
-		return a.serveResource(w, r, q, id)
-	}
-	if probe, cerr := resource.Parse(q.path + "/-"); cerr == nil {
-		return a.serveCollection(w, r, q, probe)
-	}
-	if scope, ok := cutSuffixFold(q.path, "/resources"); ok {
-		if id, serr := resource.Parse(scope); serr == nil {
-			return a.serveList(w, r, q, id, "")
-		}
-	}
-	return err
-}
-
-func cutSuffixFold(s, suffix string) (string, bool) {
-	if len(s) < len(suffix) || !strings.EqualFold(s[len(s)-len(suffix):], suffix) {
-		return s, false
-	}
-	return s[:len(s)-len(suffix)], true
-}
-
 func (a *API) serveResource(w http.ResponseWriter, r *http.Request, q request, id resource.ID) error {
-	switch strings.ToLower(id.Type()) {
-	case typeAssignment:
-		return a.serveAssignment(w, r, q, id)
-	case typeDefinition:
-		return a.serveDefinition(w, r, q, id)
-	case "microsoft.managedidentity/identities":
-		return a.serveDefaultIdentity(w, r, q, id)
-	case strings.ToLower(typeSubscription):
-		if r.Method == http.MethodGet {
-			return a.serveSubscription(w, r, q, id)
-		}
-	}
 	cond := condition(r)
 	switch r.Method {
 	case http.MethodGet:
@@ -250,28 +205,34 @@ func (a *API) serveDefinition(w http.ResponseWriter, r *http.Request, q request,
 	return answer(w, http.StatusOK, v, err)
 }
 
+func (a *API) serveAssignments(w http.ResponseWriter, r *http.Request, q request, probe resource.ID) error {
+	if r.Method != http.MethodGet {
+		return notAllowed(r, "GET")
+	}
+	f, err := assignmentFilter(q.q.Get("$filter"))
+	if err != nil {
+		return err
+	}
+	l, err := a.RoleAssignments(r.Context(), q.c, probe.Scope(), f, q.q.Get("$skiptoken"))
+	return a.answerList(w, r, q, l, err)
+}
+
+func (a *API) serveDefinitions(w http.ResponseWriter, r *http.Request, q request, probe resource.ID) error {
+	if r.Method != http.MethodGet {
+		return notAllowed(r, "GET")
+	}
+	name, err := definitionFilter(q.q.Get("$filter"))
+	if err != nil {
+		return err
+	}
+	l, err := a.RoleDefinitions(r.Context(), q.c, probe.Scope(), name)
+	return a.answerList(w, r, q, l, err)
+}
+
 // serveCollection serves .../{type}; probe is the ID of an imagined member.
 func (a *API) serveCollection(w http.ResponseWriter, r *http.Request, q request, probe resource.ID) error {
 	if r.Method != http.MethodGet {
 		return notAllowed(r, "GET")
-	}
-	switch strings.ToLower(probe.Type()) {
-	case typeAssignment:
-		f, err := assignmentFilter(q.q.Get("$filter"))
-		if err != nil {
-			return err
-		}
-		l, err := a.RoleAssignments(r.Context(), q.c, probe.Scope(), f, q.q.Get("$skiptoken"))
-		return a.answerList(w, r, q, l, err)
-	case typeDefinition:
-		name, err := definitionFilter(q.q.Get("$filter"))
-		if err != nil {
-			return err
-		}
-		l, err := a.RoleDefinitions(r.Context(), q.c, probe.Scope(), name)
-		return a.answerList(w, r, q, l, err)
-	case "innate.audit/events":
-		return a.serveEvents(w, r, q, probe.Scope())
 	}
 	return a.serveList(w, r, q, probe.Parent(), probe.Type())
 }

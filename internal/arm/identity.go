@@ -136,7 +136,7 @@ func (a *API) mayAttach(ctx context.Context, c access.Caller, r resource.ID, p i
 		if attached[key] {
 			continue
 		}
-		d, err := a.Directory.Authorize(ctx, c, actionAssign, false, id)
+		d, err := a.Directory.Authorize(ctx, c, access.Operation{Action: actionAssign, Scope: id})
 		if err != nil {
 			return nil, err
 		}

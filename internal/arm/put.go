@@ -119,7 +119,7 @@ func (a *API) mayLink(ctx context.Context, c access.Caller, t *Type, id resource
 // may checks that the caller has all that an operation on id needs elsewhere.
 func (a *API) may(ctx context.Context, c access.Caller, operation string, id resource.ID, needs []Need) error {
 	for _, n := range needs {
-		d, err := a.Directory.Authorize(ctx, c, n.Action, false, n.Scope)
+		d, err := a.Directory.Authorize(ctx, c, access.Operation{Action: n.Action, Scope: n.Scope})
 		if err != nil {
 			return err
 		}

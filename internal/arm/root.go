@@ -17,10 +17,7 @@ import (
 )
 
 // serveRoot serves /subscriptions and /tenants: what a client sees first.
-func (a *API) serveRoot(w http.ResponseWriter, r *http.Request, q request) error {
-	if r.Method != http.MethodGet {
-		return notAllowed(r, "GET")
-	}
+func (a *API) serveRoot(w http.ResponseWriter, r *http.Request, q request, _ []string) error {
 	if strings.EqualFold(q.path, "/subscriptions") {
 		l, err := a.Subscriptions(r.Context(), q.c)
 		return a.answerList(w, r, q, l, err)
@@ -39,6 +36,9 @@ func (a *API) serveRoot(w http.ResponseWriter, r *http.Request, q request) error
 }
 
 func (a *API) serveSubscription(w http.ResponseWriter, r *http.Request, q request, id resource.ID) error {
+	if r.Method != http.MethodGet {
+		return a.serveResource(w, r, q, id)
+	}
 	if _, err := a.Get(r.Context(), q.c, id); err != nil {
 		return err
 	}
@@ -111,6 +111,13 @@ const (
 	// a token of then.
 	followLife = time.Hour
 )
+
+func (a *API) serveEventsOf(w http.ResponseWriter, r *http.Request, q request, probe resource.ID) error {
+	if r.Method != http.MethodGet {
+		return notAllowed(r, "GET")
+	}
+	return a.serveEvents(w, r, q, probe.Scope())
+}
 
 // serveEvents serves {scope}/providers/Innate.Audit/events: the record of what
 // was asked at the scope and below, one JSON object a line, oldest first. With
@@ -189,7 +196,7 @@ func (t *tail) run(r *http.Request, end <-chan time.Time) error {
 		case <-more:
 		}
 		// The right is asked for again before anything new is shown.
-		if d, err := t.a.Directory.Authorize(r.Context(), t.c, actionEvents, false, t.scope); err != nil || !d.Allowed {
+		if d, err := t.a.Directory.Authorize(r.Context(), t.c, access.Operation{Action: actionEvents, Scope: t.scope}); err != nil || !d.Allowed {
 			cutOff()
 		}
 	}

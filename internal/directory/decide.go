@@ -45,18 +45,19 @@ func (d *Directory) Alive(ctx context.Context, tenant, id string, issued time.Ti
 	return p, nil
 }
 
-// Authorize decides whether c may do action at scope, by the role assignments
-// that exist now. A decision that refuses is no error.
-func (d *Directory) Authorize(ctx context.Context, c access.Caller, action string, data bool, scope resource.ID) (access.Decision, error) {
+// Authorize decides whether c may do op, by what exists now: c's groups, their
+// role assignments, the deny assignments. It knows what there is to say of the
+// principal, its program and the environment; op says what there is of the
+// request and the resource. A decision that refuses is no error.
+func (d *Directory) Authorize(ctx context.Context, c access.Caller, op access.Operation) (access.Decision, error) {
 	if c.System {
 		return access.Decision{Allowed: true, Reasons: []access.Reason{{Grants: true, Why: "Innate itself"}}}, nil
 	}
-	who := append([]string{c.Principal}, c.Groups...)
-	as, err := d.Store.Assignments(ctx, c.Tenant, who)
+	f, err := d.Store.Facts(ctx, c.Tenant, c.Principal, op.Scope)
 	if err != nil {
-		return access.Decision{}, fmt.Errorf("reading the role assignments of %s: %w", c.Principal, err)
+		return access.Decision{}, fmt.Errorf("reading the rights of %s: %w", c.Principal, err)
 	}
-	return access.Decide(access.Question{Principals: who, Action: action, Data: data, Scope: scope}, as, access.BuiltIn), nil
+	return access.Decide(op, f), nil
 }
 
 // Selector picks one of a resource's identities. At most one member is set;

@@ -87,9 +87,9 @@ type Store interface {
 	// Stands reports whether a placement still says what it said when a token
 	// was made by it: it places the workload, and its host was not evicted since.
 	Stands(ctx context.Context, tenant string, placement, workload resource.ID, since time.Time) (bool, error)
-	// Assignments returns all role assignments of the principals, in the
-	// order of their IDs.
-	Assignments(ctx context.Context, tenant string, principals []string) ([]access.Assignment, error)
+	// Facts returns what decides about the principal's rights at scope. All
+	// of it is of one moment. Assignments are in the order of their IDs.
+	Facts(ctx context.Context, tenant, principal string, scope resource.ID) (access.Facts, error)
 	// API returns the registered API with this audience, compared without
 	// case and without trailing slashes; [problem.UnknownAudience] if none.
 	API(ctx context.Context, tenant, audience string) (API, error)

@@ -145,7 +145,7 @@ func (f *Fleet) explainPlacements(ctx context.Context, c access.Caller, r arm.Re
 		return nil, 0, err
 	}
 	for _, row := range all {
-		d, err := f.Authorize(ctx, c, TypePlacement+"/read", false, row.ID)
+		d, err := f.Authorize(ctx, c, access.Operation{Action: TypePlacement + "/read", Scope: row.ID})
 		if err != nil {
 			return nil, 0, err
 		}

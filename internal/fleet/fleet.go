@@ -67,8 +67,8 @@ type Fleet struct {
 	Names web.Names
 	// Issue mints: the token service's part, given the host as the caller.
 	Issue func(ctx context.Context, c access.Caller, w Wanted) (fleetapi.TokenResponse, error)
-	// Authorize answers whether the caller may do the action at the scope.
-	Authorize func(ctx context.Context, c access.Caller, action string, data bool, scope resource.ID) (access.Decision, error)
+	// Authorize answers whether the caller may do the operation.
+	Authorize func(ctx context.Context, c access.Caller, op access.Operation) (access.Decision, error)
 	Now       func() time.Time
 	Log       *slog.Logger
 

@@ -162,7 +162,7 @@ func (f *Fleet) mayBe(ctx context.Context, c access.Caller, h Host) error {
 			return fmt.Errorf("reading placement %s: %w", p.Name, err)
 		}
 		need := toBe(id)
-		d, err := f.Authorize(ctx, c, need.Action, false, need.Scope)
+		d, err := f.Authorize(ctx, c, access.Operation{Action: need.Action, Scope: need.Scope})
 		if err != nil {
 			return err
 		}

@@ -26,7 +26,7 @@ func TestQueriesGoByTheirIndex(t *testing.T) {
 		{getPrincipalOf, 2, []string{"principal_resource (tenant=? AND resource_key=?)"}},
 		{attachedTo, 2, []string{"attachment_identity (tenant=? AND identity_key=?)"}},
 		{detachTo, 2, []string{"attachment_identity (tenant=? AND identity_key=?)"}},
-		{assignmentsOf, 9, []string{"(tenant=? AND principal=?)"}},
+		{assignmentsOfSome, 9, []string{"(tenant=? AND principal=?)"}},
 		{listAssignmentsAt, 4, []string{"assignment_scope (tenant=? AND (scope_key,key)>(?,?)"}},
 		{listAssignmentsOfAt, 5, []string{"assignment_principal (tenant=? AND principal=? AND key>?)"}},
 		{listAssignmentsOfBelow, 6, []string{"assignment_principal (tenant=? AND (principal,key)>(?,?)"}},

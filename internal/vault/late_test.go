@@ -26,8 +26,8 @@ func (w *world) hold(t *testing.T, token, method, url, half string) held {
 	t.Helper()
 	asked := make(chan struct{})
 	inner := w.vault.Authorize
-	w.vault.Authorize = func(ctx context.Context, c access.Caller, action string, data bool, scope resource.ID) (access.Decision, error) {
-		d, err := inner(ctx, c, action, data, scope)
+	w.vault.Authorize = func(ctx context.Context, c access.Caller, op access.Operation) (access.Decision, error) {
+		d, err := inner(ctx, c, op)
 		if asked != nil {
 			close(asked)
 			asked = nil

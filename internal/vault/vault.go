@@ -61,9 +61,9 @@ type Vault struct {
 	Store Store
 	// Box seals the values; only sealed ones reach the store.
 	Box *seal.Box
-	// Authorize answers whether the caller may do the action at the scope. It
+	// Authorize answers whether the caller may do the operation. It
 	// is asked at every call and nothing it says is kept.
-	Authorize func(ctx context.Context, c access.Caller, action string, data bool, scope resource.ID) (access.Decision, error)
+	Authorize func(ctx context.Context, c access.Caller, op access.Operation) (access.Decision, error)
 	Now       func() time.Time
 	// Random makes version names; nil means crypto/rand.
 	Random io.Reader
@@ -134,7 +134,7 @@ func (v *Vault) decide(ctx context.Context, c access.Caller, at Place, action st
 		// contain the other's vaults.
 		return access.Decision{}, nil
 	}
-	return v.Authorize(ctx, c, action, true, scope)
+	return v.Authorize(ctx, c, access.Operation{Action: action, Data: true, Scope: scope})
 }
 
 // denial is Key Vault's own text, which people paste into search boxes.

@@ -8,6 +8,7 @@ import (
 	"github.com/innate-id/innate/internal/access"
 	"github.com/innate-id/innate/internal/arm"
 	"github.com/innate-id/innate/internal/problem"
+	"github.com/innate-id/innate/internal/resource"
 )
 
 func assignments() []test {
@@ -67,21 +68,14 @@ func assignmentsOfMany(t *testing.T, f *fixture) {
 		f.grants(grant("/", want[i], "role", p))
 	}
 	f.grants(grant("/", "zz", "role", "stranger"))
-	asked := append(slices.Clone(who), upper(who[3]), who[4], "none")
-	slices.Reverse(asked)
-	got, err := f.db.Assignments(t.Context(), tenant, asked)
-	must(t, err)
-	var have []string
-	for _, a := range got {
-		have = append(have, a.ID.Name())
+	for i, p := range who {
+		got, err := f.db.Facts(t.Context(), tenant, upper(p), resource.Root)
+		must(t, err)
+		same(t, "Facts("+p+")", got, access.Facts{Principals: []string{p}, Assignments: []access.Assignment{grant("/", want[i], "role", p).Assignment}})
 	}
-	same(t, "Assignments, each once and by ID", have, want)
-	one, err := f.db.Assignments(t.Context(), tenant, who[:1])
+	none, err := f.db.Facts(t.Context(), tenant, "none", resource.Root)
 	must(t, err)
-	same(t, "Assignments(one)", one, []access.Assignment{grant("/", "a000", "role", who[0]).Assignment})
-	none, err := f.db.Assignments(t.Context(), tenant, nil)
-	must(t, err)
-	same(t, "Assignments()", len(none), 0)
+	same(t, "Facts(none)", len(none.Assignments), 0)
 }
 
 const group = "/subscriptions/S/resourceGroups/G"
@@ -163,9 +157,11 @@ func cascade(t *testing.T, f *fixture) {
 	f.grants(grant("/", "one", "r", "p1"), grant(group, "two", "r", "p1"), grant("/", "three", "r", "p2"))
 	before := f.revision()
 	f.write(func(tx arm.Tx) error { return tx.DeletePrincipal("p1") })
-	got, err := f.db.Assignments(t.Context(), tenant, []string{"p1", "p2"})
-	must(t, err)
-	same(t, "assignments left", len(got), 1)
+	for p, want := range map[string]int{"p1": 0, "p2": 1} {
+		got, err := f.db.Facts(t.Context(), tenant, p, resource.Root)
+		must(t, err)
+		same(t, "assignments left to "+p, len(got.Assignments), want)
+	}
 	same(t, "changes", f.changes(before), []string{"assignment p1", "identity " + id(machine("G", "vm")).Key(), "principal p1"})
 }
 
