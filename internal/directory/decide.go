@@ -3,7 +3,6 @@ package directory
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -49,10 +48,11 @@ func (d *Directory) Alive(ctx context.Context, tenant, id string, issued time.Ti
 // Authorize decides whether c may do op, by what exists now: c's groups, their
 // role assignments, the deny assignments. It knows what there is to say of the
 // principal, its program and the environment; op says what there is of the
-// request and the resource. A decision that refuses is no error.
+// request and the resource. A decision that refuses is no error. It has no
+// reasons: those are for who asks why.
 func (d *Directory) Authorize(ctx context.Context, c access.Caller, op access.Operation) (access.Decision, error) {
 	if c.System {
-		return access.Decision{Allowed: true, Reasons: []access.Reason{{Grants: true, Why: "Innate itself"}}}, nil
+		return access.Decision{Allowed: true}, nil
 	}
 	return d.decide(ctx, c, op, false)
 }
@@ -63,7 +63,7 @@ func (d *Directory) Authorize(ctx context.Context, c access.Caller, op access.Op
 // those roles are.
 func (d *Directory) AuthorizeUnconditionally(ctx context.Context, c access.Caller, op access.Operation) (access.Decision, error) {
 	if c.System {
-		return access.Decision{Allowed: true, Reasons: []access.Reason{{Grants: true, Why: "Innate itself"}}}, nil
+		return access.Decision{Allowed: true}, nil
 	}
 	return d.decide(ctx, c, op, true)
 }
@@ -74,20 +74,14 @@ func (d *Directory) decide(ctx context.Context, c access.Caller, op access.Opera
 		return access.Decision{}, fmt.Errorf("reading the rights of %s: %w", c.Principal, err)
 	}
 	if unconditionally {
-		f.Assignments = slices.DeleteFunc(f.Assignments, func(a access.Assignment) bool { return a.Condition != "" })
+		f = f.Unnarrowed()
 	}
-	if conditional(f) {
+	if f.Narrowed() {
 		if op.Attributes, err = d.fill(ctx, c, op.Attributes); err != nil {
 			return access.Decision{}, err
 		}
 	}
-	return access.Decide(op, f), nil
-}
-
-// conditional reports whether anything of f asks for attributes.
-func conditional(f access.Facts) bool {
-	return slices.ContainsFunc(f.Assignments, func(a access.Assignment) bool { return a.Condition != "" }) ||
-		slices.ContainsFunc(f.Denials, func(d access.Denial) bool { return d.Condition != "" })
+	return access.Judge(op, f), nil
 }
 
 // Selector picks one of a resource's identities. At most one member is set;
