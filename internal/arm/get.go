@@ -31,6 +31,9 @@ func (a *API) Get(ctx context.Context, c access.Caller, id resource.ID) (View, e
 		return nil, err
 	}
 	v, err := a.view(ctx, t, c.Tenant, id)
+	if t.Polling == PollBody {
+		v, err = a.stateOf(ctx, c.Tenant, id, v, err)
+	}
 	if p := problem.Of(err); err != nil && p.Kind != problem.Internal {
 		return nil, a.refuse(ctx, ev, p)
 	}

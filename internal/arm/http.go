@@ -65,17 +65,23 @@ func (a *API) onRecord(r *http.Request, q request, err error) error {
 	if !ok {
 		verb = "action"
 	}
-	on, perr := resource.Parse(q.path)
-	if perr != nil {
-		on = resource.Root
-	}
-	return a.refuse(r.Context(), a.event(q.c, "Innate.Management/requests/"+verb, on), p)
+	return a.refuse(r.Context(), a.event(q.c, "Innate.Management/requests/"+verb, q.on()), p)
 }
 
 type request struct {
 	c    access.Caller
 	q    url.Values
 	path string
+}
+
+// on is the resource that the path names, the root if it names none: for the
+// record of what is not known to be of any.
+func (q request) on() resource.ID {
+	id, err := resource.Parse(q.path)
+	if err != nil {
+		return resource.Root
+	}
+	return id
 }
 
 // query decodes the query; keys compare without case, and one that is read
@@ -113,7 +119,6 @@ func apiVersion(q url.Values) error {
 }
 
 func (a *API) serveResource(w http.ResponseWriter, r *http.Request, q request, id resource.ID) error {
-	cond := condition(r)
 	switch r.Method {
 	case http.MethodGet:
 		v, err := a.Get(r.Context(), q.c, id)
@@ -124,28 +129,43 @@ func (a *API) serveResource(w http.ResponseWriter, r *http.Request, q request, i
 		}
 		w.WriteHeader(http.StatusNoContent)
 		return nil
-	case http.MethodPut, http.MethodPatch:
-		var doc Document
-		if err := web.ReadJSON(r, &doc); err != nil {
-			return err
-		}
-		if doc == nil {
-			return problem.Errorf(problem.Invalid, "The request content is null; an object was expected.")
-		}
-		v, created, err := a.Put(r.Context(), q.c, id, doc, r.Method == http.MethodPatch, cond)
-		return answer(w, status(created), v, err)
-	case http.MethodDelete:
-		existed, err := a.Delete(r.Context(), q.c, id, cond)
-		if err != nil {
-			return err
-		}
-		if !existed {
-			w.WriteHeader(http.StatusNoContent)
-			return nil
-		}
-		return web.WriteJSON(w, http.StatusOK, struct{}{})
+	case http.MethodPut, http.MethodPatch, http.MethodDelete:
+		return a.serveWrite(w, r, q, id)
 	}
 	return notAllowed(r, "GET, HEAD, PUT, PATCH and DELETE")
+}
+
+// serveWrite serves what changes a resource, and may take long.
+func (a *API) serveWrite(w http.ResponseWriter, r *http.Request, q request, id resource.ID) error {
+	t, err := a.typeOf(id)
+	if err != nil {
+		return err
+	}
+	cond := condition(r)
+	o := longOperation{target: id, action: t.Name + "/write", style: t.Polling}
+	if r.Method == http.MethodDelete {
+		o.action = t.Name + "/delete"
+		o.do = func(ctx context.Context) (reply, error) {
+			existed, err := a.Delete(ctx, q.c, id, cond)
+			if err == nil && !existed {
+				return reply{status: http.StatusNoContent}, nil
+			}
+			return reply{http.StatusOK, View{}}, err
+		}
+		return a.longRunning(w, r, q, o)
+	}
+	var doc Document
+	if err := web.ReadJSON(r, &doc); err != nil {
+		return err
+	}
+	if doc == nil {
+		return problem.Errorf(problem.Invalid, "The request content is null; an object was expected.")
+	}
+	o.do = func(ctx context.Context) (reply, error) {
+		v, created, err := a.Put(ctx, q.c, id, doc, r.Method == http.MethodPatch, cond)
+		return reply{status(created), v}, err
+	}
+	return a.longRunning(w, r, q, o)
 }
 
 func condition(r *http.Request) Condition {

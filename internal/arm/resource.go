@@ -108,12 +108,17 @@ type Store interface {
 	HeadsBefore(ctx context.Context, tenant string, at time.Time) (map[string]int64, error)
 	Batches(ctx context.Context, tenant string, after map[string]int64, limit int) ([]audit.Batch, error)
 	Recorded() <-chan struct{}
+
+	OperationStore
 }
 
 // Tx is a management write under way. Every change leaves a row in the feed.
 type Tx interface {
 	// Revision is the revision that this write has.
 	Revision() int64
+	// EndOperation ends the operation that this write is all of, whether or not
+	// it is written down yet; [problem.Conflict] if it was given up.
+	EndOperation(o Operation) error
 	// CreateTenant makes the tenant of the event; [problem.Exists] if it is there.
 	CreateTenant(t directory.Tenant) error
 

@@ -27,6 +27,12 @@ const (
 	MissingAPIVersion Kind = "missing_api_version"
 	// BadAPIVersion is an api-version that is no date and no version.
 	BadAPIVersion Kind = "bad_api_version"
+	// BadID is a resource ID that is none, or not one of what is asked for.
+	BadID Kind = "bad_id"
+	// BadName is a resource name that its type does not allow.
+	BadName Kind = "bad_name"
+	// BadFilter is a filter that cannot be read, or asks what cannot be asked.
+	BadFilter Kind = "bad_filter"
 	// NotSupported is something that this version of Innate cannot do.
 	NotSupported Kind = "not_supported"
 	// MethodNotAllowed is a known path with a verb that it does not have.
@@ -90,6 +96,11 @@ const (
 	// PreconditionFailed is an If-Match or If-None-Match that does not hold.
 	PreconditionFailed Kind = "precondition_failed"
 
+	// Locked is a change to what a lock protects.
+	Locked Kind = "locked"
+	// Interrupted is an operation whose process ended before it did.
+	Interrupted Kind = "interrupted"
+
 	// UnknownTenant is a tenant that does not exist.
 	UnknownTenant Kind = "unknown_tenant"
 	// UnknownClient is a client id that the tenant does not have.
@@ -116,12 +127,12 @@ const (
 // Kinds lists every kind, for the tables' tests.
 func Kinds() []Kind {
 	return []Kind{
-		Invalid, MissingParameter, MissingAPIVersion, BadAPIVersion, NotSupported, MethodNotAllowed, TooLarge,
+		Invalid, MissingParameter, MissingAPIVersion, BadAPIVersion, BadID, BadName, BadFilter, NotSupported, MethodNotAllowed, TooLarge,
 		Unauthenticated, TokenExpired, WrongAudience, Revoked,
 		Denied, LinkedDenied, CallerRefused,
 		NotFound, ParentNotFound, GroupNotFound, SubscriptionNotFound, UnknownType, VaultNotFound,
 		PrincipalNotFound, RoleNotFound, IdentityNotFound,
-		Conflict, Exists, AssignmentExists, Immutable, BadIdentity, DeletedRecoverable, Disabled, PreconditionFailed,
+		Conflict, Exists, AssignmentExists, Immutable, BadIdentity, DeletedRecoverable, Disabled, PreconditionFailed, Locked, Interrupted,
 		UnknownTenant, UnknownClient, BadCredential, NoCredential, UnknownAudience, BadScope, UnsupportedGrant,
 		Throttled, Unavailable, Internal,
 	}
