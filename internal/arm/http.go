@@ -12,6 +12,7 @@ import (
 
 	"github.com/innate-id/innate/internal/access"
 	"github.com/innate-id/innate/internal/audit"
+	"github.com/innate-id/innate/internal/odata"
 	"github.com/innate-id/innate/internal/problem"
 	"github.com/innate-id/innate/internal/resource"
 	"github.com/innate-id/innate/internal/web"
@@ -95,7 +96,7 @@ func query(r *http.Request) (url.Values, error) {
 	for k, v := range q {
 		out[strings.ToLower(k)] = append(out[strings.ToLower(k)], v...)
 	}
-	for _, k := range []string{"api-version", "$filter", "$skiptoken", "follow", "after"} {
+	for _, k := range []string{"api-version", "$filter", "$skiptoken", "$top", "$expand", "follow", "after"} {
 		if len(out[k]) > 1 {
 			return nil, problem.Errorf(problem.Invalid, "The query parameter '%s' is there more than once.", k)
 		}
@@ -261,72 +262,62 @@ func (a *API) serveList(w http.ResponseWriter, r *http.Request, q request, paren
 	if r.Method != http.MethodGet {
 		return notAllowed(r, "GET")
 	}
-	if f := q.q.Get("$filter"); f != "" {
-		t, ok := equals(f, "resourceType")
-		if !ok || t == "" || typ != "" {
-			return problem.Errorf(problem.NotSupported, "The $filter '%s' is not supported in this version; resourceType eq 'Namespace/type' is, on /resources.", problem.Clip(f))
-		}
-		typ = t
+	l, err := listQuery(q.q, typ)
+	if err != nil {
+		return err
 	}
-	l, err := a.List(r.Context(), q.c, parent, typ, q.q.Get("$skiptoken"))
-	return a.answerList(w, r, q, l, err)
+	out, err := a.List(r.Context(), q.c, parent, l)
+	return a.answerList(w, r, q, out, err)
 }
 
-var eq = regexp.MustCompile(`^\s*([A-Za-z]+)\s+eq\s+'([^']*)'\s*$`)
-
-// equals reads the filter "name eq 'value'".
-func equals(filter, name string) (string, bool) {
-	m := eq.FindStringSubmatch(filter)
-	if m == nil || !strings.EqualFold(m[1], name) {
-		return "", false
-	}
-	return m[2], true
-}
-
-// assignedTo reads the filter "assignedTo('value')".
-func assignedTo(filter string) (string, bool) {
-	id, ok := strings.CutPrefix(filter, "assignedTo('")
-	id, end := strings.CutSuffix(id, "')")
-	return id, ok && end && !strings.Contains(id, "'")
-}
-
-func assignmentFilter(f string) (AssignmentFilter, error) {
+// assignmentFilter reads the filter of a list of role assignments.
+func assignmentFilter(s string) (AssignmentFilter, error) {
 	var out AssignmentFilter
-	if strings.TrimSpace(f) == "" {
-		return out, nil
+	f, err := odata.Parse(s)
+	if err != nil {
+		return out, err
 	}
-	for _, part := range strings.Split(f, " and ") {
-		part = strings.TrimSpace(part)
-		if strings.EqualFold(part, "atScope()") {
+	const can = "atScope() and one of principalId eq '{id}' and assignedTo('{id}'), joined by and,"
+	terms, ok := f.Terms()
+	if !ok {
+		return out, problem.Errorf(problem.BadFilter, "The $filter has or or not; %s can be asked here.", can).At("$filter")
+	}
+	for _, t := range terms {
+		id, _ := t.Text()
+		if t.Calls("assignedTo", odata.Text) {
+			id = t.Values[0].Text
+		}
+		switch {
+		case t.Calls("atScope"):
 			out.AtScope = true
-			continue
-		}
-		id, ok := equals(part, "principalId")
-		if !ok {
-			id, ok = assignedTo(part)
-		}
-		if ok && id != "" && out.Principal == "" {
+		case id != "" && out.Principal == "" && (t.Is("principalId", odata.Eq) || t.Is("assignedTo", odata.Call)):
 			out.Principal = id
-			continue
+		default:
+			return AssignmentFilter{}, t.Unknown(can)
 		}
-		return out, problem.Errorf(problem.NotSupported, "The $filter '%s' is not supported; atScope() and one of principalId eq '{id}' and assignedTo('{id}') are, joined by and.", problem.Clip(f))
 	}
 	return out, nil
 }
 
-func definitionFilter(f string) (string, error) {
-	f = strings.TrimSpace(f)
-	if f == "" || strings.EqualFold(f, "atScopeAndBelow()") || strings.EqualFold(f, "atScope()") {
-		return "", nil
+// definitionFilter reads the filter of a list of role definitions: a role's
+// name, "" for all.
+func definitionFilter(s string) (name string, err error) {
+	f, err := odata.Parse(s)
+	if err != nil {
+		return "", err
 	}
-	if t, ok := equals(f, "type"); ok && strings.EqualFold(t, "BuiltInRole") {
-		return "", nil
-	}
-	name, ok := equals(f, "roleName")
-	if !ok {
-		return "", problem.Errorf(problem.NotSupported, "The $filter '%s' is not supported; roleName eq '{name}' is.", problem.Clip(f))
-	}
-	return name, nil
+	err = f.Check("atScopeAndBelow(), type eq 'BuiltInRole' and roleName eq '{name}'", func(t odata.Term) bool {
+		text, _ := t.Text()
+		switch {
+		case f.Join != odata.Leaf:
+			return false
+		case t.Is("roleName", odata.Eq):
+			name = text
+			return name != ""
+		}
+		return t.Calls("atScopeAndBelow") || t.Calls("atScope") || t.Is("type", odata.Eq) && strings.EqualFold(text, "BuiltInRole")
+	})
+	return name, err
 }
 
 // answerList writes a page with the absolute URL of the next.

@@ -77,6 +77,8 @@ type Store interface {
 	// Resources lists by key. under "" means the whole tenant, else only what
 	// lies below that key; typ "" means all types (compared without case).
 	Resources(ctx context.Context, tenant, under, typ string, p Page) ([]Resource, error)
+	// ResourcesWith is Resources of those that have a term: [TermName].
+	ResourcesWith(ctx context.Context, tenant, under, term string, p Page) ([]Resource, error)
 	// Identities is as in directory.Store.
 	Identities(ctx context.Context, tenant, resourceKey string) ([]directory.Principal, error)
 	// PrincipalOf returns the principal that belongs to the resource;

@@ -162,7 +162,12 @@ func (f Filter) Check(can string, known func(Term) bool) error {
 	if f.IsZero() || known(f.Term) {
 		return nil
 	}
-	return problem.Errorf(problem.BadFilter, "The $filter has '%s', which cannot be asked here; %s can.", problem.Clip(f.Term.String()), can)
+	return f.Term.Unknown(can)
+}
+
+// Unknown is the refusal of a term that cannot be asked; can says what can be.
+func (t Term) Unknown(can string) error {
+	return problem.Errorf(problem.BadFilter, "The $filter has '%s', which cannot be asked here; %s can.", problem.Clip(t.String()), can).At("$filter")
 }
 
 // Match decides by what holds of each term.

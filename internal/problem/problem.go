@@ -143,7 +143,13 @@ func Kinds() []Kind {
 type Error struct {
 	Kind   Kind
 	Detail string
-	Err    error
+	// Target is the part of the request that is at fault, in the surface's own
+	// words: a member of the body, a query parameter, a header. "" for none.
+	Target string
+	// More are further faults of the same request, where they were found at
+	// once. Surfaces with no room for them show the first.
+	More []*Error
+	Err  error
 }
 
 func (e *Error) Error() string {
@@ -160,6 +166,37 @@ func (e *Error) Unwrap() error { return e.Err }
 // nothing; to keep a cause for the log, write the struct.
 func Errorf(k Kind, format string, args ...any) *Error {
 	return &Error{Kind: k, Detail: fmt.Sprintf(format, args...)}
+}
+
+// At says which part of the request is at fault; it returns e.
+func (e *Error) At(target string) *Error {
+	e.Target = target
+	return e
+}
+
+// Join returns one problem for several faults of a request, nil for none: the
+// first, with the others in More. An error that is no problem is all there is.
+func Join(errs ...error) error {
+	var first *Error
+	for _, err := range errs {
+		if err == nil {
+			continue
+		}
+		p, ok := errors.AsType[*Error](err)
+		if !ok {
+			return err
+		}
+		if first == nil {
+			clone := *p
+			first = &clone
+			continue
+		}
+		first.More = append(first.More, p)
+	}
+	if first == nil {
+		return nil
+	}
+	return first
 }
 
 // Of reports err as a problem, of kind Internal if it carries none.
