@@ -22,6 +22,12 @@ const PageSize = 100
 
 // Get returns a resource.
 func (a *API) Get(ctx context.Context, c access.Caller, id resource.ID) (View, error) {
+	return a.GetExpanded(ctx, c, id, "")
+}
+
+// GetExpanded is Get with members that are there only if they are asked for:
+// their names, with commas between them.
+func (a *API) GetExpanded(ctx context.Context, c access.Caller, id resource.ID, expand string) (View, error) {
 	t, err := a.typeOf(id)
 	if err != nil {
 		return nil, err
@@ -30,7 +36,7 @@ func (a *API) Get(ctx context.Context, c access.Caller, id resource.ID) (View, e
 	if err != nil {
 		return nil, err
 	}
-	v, err := a.view(ctx, t, c.Tenant, id)
+	v, err := a.expanded(ctx, t, c.Tenant, id, expand)
 	if p := problem.Of(err); err != nil && p.Kind != problem.Internal {
 		return nil, a.refuse(ctx, ev, p)
 	}
@@ -45,6 +51,11 @@ func (a *API) Get(ctx context.Context, c access.Caller, id resource.ID) (View, e
 
 // view reads a resource and says it in its type's words.
 func (a *API) view(ctx context.Context, t *Type, tenant string, id resource.ID) (View, error) {
+	return a.expanded(ctx, t, tenant, id, "")
+}
+
+// expanded is view with the members that expand names.
+func (a *API) expanded(ctx context.Context, t *Type, tenant string, id resource.ID, expand string) (View, error) {
 	r, err := a.Store.Resource(ctx, tenant, id.Key())
 	if problem.Is(err, problem.NotFound) {
 		return nil, notFound(id)
@@ -52,7 +63,7 @@ func (a *API) view(ctx context.Context, t *Type, tenant string, id resource.ID) 
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", id, err)
 	}
-	have, err := a.Store.Identities(ctx, tenant, id.Key())
+	have, err := a.Store.Identities(ctx, tenant, directory.Holder(id).Key())
 	if err != nil {
 		return nil, fmt.Errorf("reading the identities of %s: %w", id, err)
 	}
@@ -62,7 +73,28 @@ func (a *API) view(ctx context.Context, t *Type, tenant string, id resource.ID) 
 			return nil, fmt.Errorf("reading the principal of %s: %w", id, err)
 		}
 	}
-	return t.view(r, have, own), nil
+	v := t.view(r, have, own)
+	return v, t.expand(r, v, expand)
+}
+
+// expand adds what $expand asks for. Types that know of none ignore it, as
+// services do.
+func (t *Type) expand(r Resource, v View, expand string) error {
+	props, ok := v["properties"].(map[string]any)
+	if expand == "" || len(t.Expand) == 0 || !ok {
+		return nil
+	}
+	for _, word := range strings.Split(expand, ",") {
+		word = strings.TrimSpace(word)
+		make, ok := t.Expand[strings.ToLower(word)]
+		if !ok {
+			return problem.Errorf(problem.Invalid, "The query parameter '$expand' has '%s', which %s does not know; instanceView and userData it does.", problem.Clip(word), t.Name)
+		}
+		if m := make(r); m != nil {
+			props[strings.ToLower(word[:1])+word[1:]] = m
+		}
+	}
+	return nil
 }
 
 func (t *Type) view(r Resource, have []directory.Principal, own directory.Principal) View {
@@ -84,6 +116,9 @@ func (t *Type) view(r Resource, have []directory.Principal, own directory.Princi
 	if id := t.identityView(have); id != nil {
 		v["identity"] = id
 	}
+	if t.Whole != nil {
+		t.Whole(r, v)
+	}
 	return v
 }
 
@@ -100,15 +135,11 @@ type List struct {
 func (a *API) List(ctx context.Context, c access.Caller, parent resource.ID, typ, skip string) (List, error) {
 	action := "Microsoft.Resources/subscriptions/resources/read"
 	if typ != "" {
-		t, ok := a.Types[strings.ToLower(typ)]
-		if !ok {
-			probe, err := parent.Extension(typ, "x")
-			if err != nil {
-				return List{}, err
-			}
-			if _, err = a.typeOf(probe); err == nil { // a filter that is no type, but with a name behind it ends in one
-				err = problem.Errorf(problem.UnknownType, "The resource type '%s' is not known here.", problem.Clip(typ))
-			}
+		if !strings.Contains(typ, "/") { // of a filter
+			return List{}, problem.Errorf(problem.Invalid, "'%s' is no resource type; Namespace/type was expected.", problem.Clip(typ))
+		}
+		t, err := a.typeNamed(typ)
+		if err != nil {
 			return List{}, err
 		}
 		typ, action = t.Name, t.Name+"/read"

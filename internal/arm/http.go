@@ -89,7 +89,7 @@ func query(r *http.Request) (url.Values, error) {
 	for k, v := range q {
 		out[strings.ToLower(k)] = append(out[strings.ToLower(k)], v...)
 	}
-	for _, k := range []string{"api-version", "$filter", "$skiptoken", "follow", "after"} {
+	for _, k := range []string{"api-version", "$filter", "$expand", "$orderby", "$top", "$skip", "$skiptoken", "follow", "after"} {
 		if len(out[k]) > 1 {
 			return nil, problem.Errorf(problem.Invalid, "The query parameter '%s' is there more than once.", k)
 		}
@@ -116,7 +116,7 @@ func (a *API) serveResource(w http.ResponseWriter, r *http.Request, q request, i
 	cond := condition(r)
 	switch r.Method {
 	case http.MethodGet:
-		v, err := a.Get(r.Context(), q.c, id)
+		v, err := a.GetExpanded(r.Context(), q.c, id, q.q.Get("$expand"))
 		return answer(w, http.StatusOK, v, err)
 	case http.MethodHead:
 		if _, err := a.Get(r.Context(), q.c, id); err != nil {
@@ -133,7 +133,7 @@ func (a *API) serveResource(w http.ResponseWriter, r *http.Request, q request, i
 			return problem.Errorf(problem.Invalid, "The request content is null; an object was expected.")
 		}
 		v, created, err := a.Put(r.Context(), q.c, id, doc, r.Method == http.MethodPatch, cond)
-		return answer(w, status(created), v, err)
+		return answer(w, a.made(id, created), v, err)
 	case http.MethodDelete:
 		existed, err := a.Delete(r.Context(), q.c, id, cond)
 		if err != nil {
@@ -152,6 +152,14 @@ func condition(r *http.Request) Condition {
 	return Condition{Match: r.Header.Get("If-Match"), NoneMatch: r.Header.Get("If-None-Match") == "*"}
 }
 
+// made is the status of a PUT that made a resource or not.
+func (a *API) made(id resource.ID, created bool) int {
+	if t, err := a.typeOf(id); err == nil && created && t.Made != 0 {
+		return t.Made
+	}
+	return status(created)
+}
+
 func status(created bool) int {
 	if created {
 		return http.StatusCreated
@@ -168,7 +176,11 @@ func answer(w http.ResponseWriter, status int, v View, err error) error {
 	if err != nil {
 		return err
 	}
-	if e, ok := v["etag"].(string); ok {
+	e, ok := v["etag"].(string)
+	if !ok {
+		e, ok = v["eTag"].(string)
+	}
+	if ok {
 		w.Header().Set("ETag", `"`+e+`"`)
 	}
 	return web.WriteJSON(w, status, v)
@@ -233,6 +245,12 @@ func (a *API) serveDefinitions(w http.ResponseWriter, r *http.Request, q request
 func (a *API) serveCollection(w http.ResponseWriter, r *http.Request, q request, probe resource.ID) error {
 	if r.Method != http.MethodGet {
 		return notAllowed(r, "GET")
+	}
+	if on := probe.Parent(); a.Types[strings.ToLower(on.Type())] != nil {
+		_, name, _ := cutLast(probe.Type())
+		if read, ok := a.Types[strings.ToLower(on.Type())].Reads[strings.ToLower(name)]; ok {
+			return a.serveRead(w, r, q, on, read)
+		}
 	}
 	return a.serveList(w, r, q, probe.Parent(), probe.Type())
 }
@@ -327,6 +345,9 @@ func (a *API) serveAction(w http.ResponseWriter, r *http.Request, q request, id 
 	t, err := a.typeOf(id)
 	if err != nil {
 		return err
+	}
+	if read, ok := t.Reads[strings.ToLower(name)]; ok && read.Post {
+		return a.serveRead(w, r, q, id, read)
 	}
 	act, ok := t.Actions[strings.ToLower(name)]
 	if !ok && !id.GroupID().IsZero() && !id.Equal(id.GroupID()) {
