@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -118,7 +119,7 @@ func isNull(b json.RawMessage) bool {
 
 // clean checks a client's document and takes out what the server says itself.
 func (t *Type) clean(d Document) error {
-	for _, m := range serverMembers {
+	for _, m := range slices.Concat(serverMembers, t.Members) {
 		d.take(m)
 	}
 	if tags, ok := d.take("tags"); ok {
@@ -141,6 +142,9 @@ func (t *Type) clean(d Document) error {
 		}
 		for _, m := range append([]string{"provisioningState"}, t.Computed...) {
 			Document(props).take(m)
+		}
+		if err := t.dropSecrets(props); err != nil {
+			return err
 		}
 		d.set("properties", props)
 	}

@@ -48,6 +48,8 @@ func paths() []path {
 	return slices.Concat([]path{
 		{"subscriptions", []string{"GET"}, (*API).serveRoot},
 		{"tenants", []string{"GET"}, (*API).serveRoot},
+		{"providers/Microsoft.ManagedIdentity/operations", []string{"GET"}, (*API).serveIdentityOperations},
+		{"subscriptions/*/providers/*/checkNameAvailability", []string{"POST"}, (*API).serveNameAvailability},
 	}, operationPaths())
 }
 
