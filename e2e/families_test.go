@@ -19,3 +19,11 @@ func TestFamiliesFromGo(t *testing.T) {
 		t.Errorf("as vm1: %s", r)
 	}
 }
+
+func TestFamiliesFromJavaScript(t *testing.T) {
+	t.Parallel()
+	in := start(t)
+	if r := in.as(t, "ops", append(language("javascript").command(t, "families"), "demo")...); r.code != 0 || r.out != "all as it was to be\n" {
+		t.Errorf("families: %s", r)
+	}
+}
