@@ -12,6 +12,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"regexp"
 	"sort"
@@ -44,6 +45,8 @@ type Type struct {
 	SaysNone bool
 	// NoLocation marks types that have no location.
 	NoLocation bool
+	// Polling is how the family's clients wait for a long-running operation.
+	Polling Polling
 	// Extension marks types whose resources say something of another resource
 	// in a group: {resource}/providers/{type}/{name}. Check says of which.
 	Extension bool
@@ -156,6 +159,11 @@ type API struct {
 	Common map[string]Action
 	// FollowLife is how long one answer follows the record; zero means an hour.
 	FollowLife time.Duration
+	// Patience is how long a client waits before an operation goes on without
+	// it; zero means five seconds.
+	Patience time.Duration
+	// Log hears of what nobody waits for; nil discards.
+	Log *slog.Logger
 }
 
 // Register adds types to the table.
@@ -207,23 +215,30 @@ func (a *API) permit(ctx context.Context, c access.Caller, action string, id res
 		return ev, err
 	}
 	if d.Allowed {
-		ev.Reason = "allowed by " + d.By.String()
-		if c.System {
-			ev.Reason = "Innate itself"
-		}
+		ev.Reason = d.String()
 		return ev, nil
 	}
 	p := problem.Errorf(problem.Denied, "The client '%s' with object id '%s' does not have authorization to perform action '%s' over scope '%s' or the scope is invalid.",
 		c.Client, c.Principal, action, id)
-	return ev, a.refuse(ctx, ev, p)
+	return ev, a.deny(ctx, ev, p, d)
 }
 
 // refuse records that the operation of ev was refused with p, and returns p.
 func (a *API) refuse(ctx context.Context, ev audit.Event, p *problem.Error) error {
-	ev.Outcome, ev.Reason = audit.Refused, p.Detail
 	if p.Kind == problem.Denied || p.Kind == problem.LinkedDenied {
-		ev.Outcome, ev.Reason = audit.Denied, "no role assignment allows it"
+		return a.deny(ctx, ev, p, access.Decision{})
 	}
+	ev.Outcome, ev.Reason = audit.Refused, p.Detail
+	return a.record(ctx, ev, p)
+}
+
+// deny is refuse for want of a right: d says what refused it.
+func (a *API) deny(ctx context.Context, ev audit.Event, p *problem.Error, d access.Decision) error {
+	ev.Outcome, ev.Reason = audit.Denied, d.String()
+	return a.record(ctx, ev, p)
+}
+
+func (a *API) record(ctx context.Context, ev audit.Event, p *problem.Error) error {
 	if err := a.Store.Record(ctx, ev); err != nil {
 		return fmt.Errorf("recording a refusal: %w", err)
 	}
@@ -232,6 +247,12 @@ func (a *API) refuse(ctx context.Context, ev audit.Event, p *problem.Error) erro
 
 // write runs a management write; what it refuses is recorded too.
 func (a *API) write(ctx context.Context, ev audit.Event, fn func(Tx) error) error {
+	if n := runningIn(ctx); n != nil {
+		if err := n.begin(ctx); err != nil {
+			return err
+		}
+		fn = n.within(fn)
+	}
 	err := a.Store.Write(ctx, &ev, fn)
 	if p := problem.Of(err); err != nil && p.Kind != problem.Internal && p.Kind != problem.Unavailable {
 		return a.refuse(ctx, ev, p)

@@ -124,9 +124,9 @@ func (a *API) may(ctx context.Context, c access.Caller, operation string, id res
 			return err
 		}
 		if !d.Allowed {
-			return a.refuse(ctx, a.event(c, n.Action, n.Scope), problem.Errorf(problem.LinkedDenied,
+			return a.deny(ctx, a.event(c, n.Action, n.Scope), problem.Errorf(problem.LinkedDenied,
 				"The client '%s' with object id '%s' has permission to perform the %s '%s'; however, it does not have permission to perform action '%s' on the linked scope '%s'.",
-				c.Client, c.Principal, operation, id, n.Action, n.Scope))
+				c.Client, c.Principal, operation, id, n.Action, n.Scope), d)
 		}
 	}
 	return nil
@@ -393,6 +393,9 @@ func (a *API) Delete(ctx context.Context, c access.Caller, id resource.ID, cond 
 		if err := a.may(ctx, c, "delete of", id, t.Unlinked(id)); err != nil {
 			return false, err
 		}
+	}
+	if err := a.takesLong(ctx, c.Tenant, id); err != nil {
+		return false, err
 	}
 	err = a.write(ctx, ev, func(tx Tx) error {
 		existed = false

@@ -36,7 +36,7 @@ const (
 func Own(n web.Names, reserved func(audience string) bool) []*Type {
 	own := []*Type{
 		{Name: typeSubscription, NoLocation: true},
-		(&Type{Name: typeGroup}).named(`^[A-Za-z0-9._()-]{0,89}[A-Za-z0-9_()-]$`, "1 to 90 letters, digits and ( ) - _ . are allowed, not ending with a dot"),
+		(&Type{Name: typeGroup, Polling: PollLocation}).named(`^[A-Za-z0-9._()-]{0,89}[A-Za-z0-9_()-]$`, "1 to 90 letters, digits and ( ) - _ . are allowed, not ending with a dot"),
 		withBoth("Innate.Build/agentPools", commaSpace),
 		identityType(),
 		application(reserved),
@@ -64,7 +64,7 @@ func dataTypes() []*Type {
 	factory := withBoth("Microsoft.DataFactory/factories", comma).
 		named(`^[A-Za-z0-9](-?[A-Za-z0-9]){2,62}$`, "3 to 63 letters, digits and hyphens are allowed, beginning and ending with a letter or digit, without two hyphens in a row")
 	factory.Without = Refuses
-	factory.Made = 200
+	factory.Made, factory.Polling = 200, PollBody
 	factory.Computed = []string{"createTime", "version"}
 	factory.WriteOnly = []string{"repoConfiguration.clientSecret"}
 	factory.View = func(r Resource, _ directory.Principal, p map[string]any) {

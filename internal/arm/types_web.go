@@ -21,6 +21,9 @@ func webTypes(n web.Names) []*Type {
 	slot.Whole = func(r Resource, v View) { v["name"] = r.ID.Parent().Name() + "/" + r.ID.Name() } // as App Service has it
 	plan := (&Type{Name: "Microsoft.Web/serverfarms", Made: 200}).
 		named(`^[A-Za-z0-9]([A-Za-z0-9-]{0,58}[A-Za-z0-9])?$`, "1 to 60 letters, digits and hyphens are allowed, beginning and ending with a letter or digit")
+	for _, t := range []*Type{site, slot, plan} {
+		t.Polling = PollBody
+	}
 	return []*Type{site, slot, plan}
 }
 
