@@ -143,9 +143,7 @@ func (t *Type) clean(d Document) error {
 		for _, m := range append([]string{"provisioningState"}, t.Computed...) {
 			Document(props).take(m)
 		}
-		if err := t.dropSecrets(props); err != nil {
-			return err
-		}
+		t.dropSecrets(props)
 		d.set("properties", props)
 	}
 	return nil
@@ -197,9 +195,11 @@ func Tags(r Resource) (map[string]string, error) {
 
 // properties returns the members of the member properties, each as the client
 // wrote it: numbers do not pass through a float. A document without it has none.
-func properties(body map[string]json.RawMessage) map[string]any {
+func (t *Type) properties(body map[string]json.RawMessage) map[string]any {
+	props := object(Document(body).Member("properties"))
+	t.dropSecrets(props)
 	out := map[string]any{}
-	for k, v := range object(Document(body).Member("properties")) {
+	for k, v := range props {
 		out[k] = v
 	}
 	return out

@@ -101,7 +101,7 @@ func (t *Type) view(r Resource, have []directory.Principal, own directory.Princi
 	for k, raw := range r.Body {
 		v[k] = raw
 	}
-	props := properties(r.Body)
+	props := t.properties(r.Body)
 	props["provisioningState"] = "Succeeded"
 	if t.View != nil {
 		t.View(r, own, props)

@@ -1,11 +1,14 @@
 package arm_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/innate-id/innate/internal/arm"
+	"github.com/innate-id/innate/internal/audit"
+	"github.com/innate-id/innate/internal/resource"
 )
 
 // ours are the members of any document that the server says, and write-only
@@ -142,6 +145,25 @@ func TestSecretsAreNotReadAgain(t *testing.T) {
 			}
 		}
 	}
+	// An older version stored them; they are not told, either.
+	vm := resource.MustParse(vms + "/vm1")
+	old, err := w.srv.DB.Resource(t.Context(), tenantA, vm.Key())
+	if err != nil {
+		t.Fatal(err)
+	}
+	clean := old.Body["properties"]
+	write := func(props string) {
+		old.Body["properties"] = json.RawMessage(props)
+		ev := audit.Event{Tenant: tenantA, At: start, Action: "test", Target: "/", Outcome: audit.Allowed}
+		if err := w.srv.DB.Write(t.Context(), &ev, func(tx arm.Tx) error { return tx.PutResource(old) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(`{"osProfile":{"adminPassword":"hunter2","computerName":"kept"}}`)
+	if r := w.owner.must(200, "GET", vms+"/vm1", ""); strings.Contains(r.text, s) || !strings.Contains(r.text, "kept") {
+		t.Errorf("a stored secret is read as %s", r.text)
+	}
+	write(string(clean))
 	rs, err := w.srv.DB.Resources(t.Context(), tenantA, "", "", arm.Page{})
 	if err != nil {
 		t.Fatal(err)

@@ -41,7 +41,7 @@ func computeTypes() []*Type {
 	set.View = func(r Resource, _ directory.Principal, p map[string]any) {
 		p["uniqueId"], p["timeCreated"] = r.UID, stamp(r.Created)
 	}
-	set.Actions = power("start", "powerOff", "deallocate", "restart", "redeploy", "reimage", "manualUpgrade", "delete")
+	set.Actions = power("start", "powerOff", "deallocate", "restart", "redeploy", "reimage", "manualUpgrade")
 	set.Reads, _ = instanceViews()
 
 	return []*Type{
