@@ -117,6 +117,7 @@ type Store interface {
 	Recorded() <-chan struct{}
 
 	OperationStore
+	treeStore
 }
 
 // Tx is a management write under way. Every change leaves a row in the feed.
@@ -127,6 +128,7 @@ type Tx interface {
 	// EndOperation ends the operation that this write is all of, whether or not
 	// it is written down yet; [problem.Conflict] if it was given up.
 	EndOperation(o Operation) error
+	treeTx
 	// CreateTenant makes the tenant of the event; [problem.Exists] if it is there.
 	CreateTenant(t directory.Tenant) error
 
