@@ -3,123 +3,88 @@ package arm
 import (
 	"strings"
 
+	"github.com/innate-id/innate/internal/odata"
 	"github.com/innate-id/innate/internal/problem"
 )
 
-// clause is one part of a $filter: "name eq 'value'" or "name('value')", of
-// which the value may be missing. The name is lower case.
-type clause struct {
-	name, value string
-	call        bool
-}
-
-// parseFilter reads clauses that are joined by "and", with any case and any
-// spaces. A quote within a value is written twice, as OData has it. have says
-// what there is, for the error.
-func parseFilter(text, have string) ([]clause, error) {
-	bad := func(what string) error {
-		return problem.Errorf(problem.NotSupported, "The $filter '%s' is not supported: %s; %s, joined by and.", problem.Clip(text), what, have)
+// terms reads a $filter that is terms joined by and, and nothing else; can says
+// what can be asked, for the error.
+func terms(text, can string) ([]odata.Term, error) {
+	f, err := odata.Parse(text)
+	if err != nil {
+		return nil, err
 	}
-	var out []clause
-	for rest := strings.TrimSpace(text); rest != ""; {
-		var c clause
-		var what string
-		if c, rest, what = readClause(rest); what != "" {
-			return nil, bad(what)
-		}
-		out = append(out, c)
-		if rest == "" {
-			break
-		}
-		word, after := readWord(rest)
-		if word != "and" || strings.TrimSpace(after) == "" {
-			return nil, bad("'" + problem.Clip(rest) + "' is there where and was expected")
-		}
-		rest = strings.TrimSpace(after)
+	out, ok := f.Terms()
+	if !ok {
+		return nil, problem.Errorf(problem.BadFilter, "The $filter has or or not; %s can be asked here.", can).At("$filter")
 	}
 	return out, nil
 }
 
-// readClause reads a clause and what comes after it; what says why it is none.
-func readClause(s string) (c clause, rest, what string) {
-	c.name, rest = readWord(s)
-	if c.name == "" {
-		return c, "", "'" + problem.Clip(s) + "' is there where a name was expected"
+// assignmentFilter reads the filter of a list of role assignments.
+func assignmentFilter(s string) (AssignmentFilter, error) {
+	const can = "atScope() and one of principalId eq '{id}' and assignedTo('{id}'), joined by and,"
+	var out AssignmentFilter
+	all, err := terms(s, can)
+	if err != nil {
+		return out, err
 	}
-	trimmed := strings.TrimLeft(rest, " \t")
-	if inside, ok := strings.CutPrefix(trimmed, "("); ok {
-		c.call = true
-		inside = strings.TrimLeft(inside, " \t")
-		if strings.HasPrefix(inside, "'") {
-			if c.value, inside, ok = readQuoted(inside); !ok {
-				return c, "", "a text's quotes do not end"
-			}
+	for _, t := range all {
+		id, _ := t.Text()
+		if t.Calls("assignedTo", odata.Text) {
+			id = t.Values[0].Text
 		}
-		inside, ok = strings.CutPrefix(strings.TrimLeft(inside, " \t"), ")")
-		if !ok {
-			return c, "", "the parenthesis after " + c.name + " does not end"
+		switch {
+		case t.Calls("atScope"):
+			out.AtScope = true
+		case id != "" && out.Principal == "" && (t.Is("principalId", odata.Eq) || t.Is("assignedTo", odata.Call)):
+			out.Principal = id
+		default:
+			return AssignmentFilter{}, t.Unknown(can)
 		}
-		return c, strings.TrimLeft(inside, " \t"), ""
 	}
-	word, after := readWord(trimmed)
-	if word != "eq" {
-		return c, "", "after '" + c.name + "' eq was expected"
-	}
-	value, after, ok := readQuoted(strings.TrimLeft(after, " \t"))
-	if !ok {
-		return c, "", "after 'eq' a text in quotes was expected"
-	}
-	c.value = value
-	return c, strings.TrimLeft(after, " \t"), ""
+	return out, nil
 }
 
-// readWord reads letters, and returns them in lower case.
-func readWord(s string) (word, rest string) {
-	n := strings.IndexFunc(s, func(r rune) bool { return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') })
-	if n < 0 {
-		n = len(s)
+// definitionFilter reads the filter of a list of role definitions: a role's
+// name, "" for all.
+func definitionFilter(s string) (name string, err error) {
+	const can = "atScopeAndBelow(), type eq 'BuiltInRole' and roleName eq '{name}'"
+	all, err := terms(s, can)
+	if err != nil || len(all) == 0 {
+		return "", err
 	}
-	return strings.ToLower(s[:n]), s[n:]
+	text, _ := all[0].Text()
+	switch t := all[0]; {
+	case len(all) > 1:
+		return "", all[1].Unknown("one of " + can)
+	case t.Is("roleName", odata.Eq) && text != "":
+		return text, nil
+	case t.Calls("atScopeAndBelow"), t.Calls("atScope"), t.Is("type", odata.Eq) && strings.EqualFold(text, "BuiltInRole"):
+		return "", nil
+	}
+	return "", all[0].Unknown(can)
 }
 
-// readQuoted reads a text in single quotes.
-func readQuoted(s string) (value, rest string, ok bool) {
-	if !strings.HasPrefix(s, "'") {
-		return "", s, false
-	}
-	var b strings.Builder
-	for s = s[1:]; ; {
-		before, after, found := strings.Cut(s, "'")
-		if !found {
-			return "", "", false
-		}
-		b.WriteString(before)
-		if !strings.HasPrefix(after, "'") {
-			return b.String(), after, true
-		}
-		b.WriteByte('\'')
-		s = after[1:]
-	}
-}
-
-// wanted is what a list of groups is asked for.
+// wantedGroups is what a list of groups is asked for.
 type wantedGroups struct{ name, member string }
 
-const groupFilters = "displayName eq '{name}' or hasMember('{object id}') was expected"
+const groupFilters = "displayName eq '{name}' or hasMember('{object id}')"
 
 func groupFilter(text string) (f wantedGroups, err error) {
-	clauses, err := parseFilter(text, groupFilters)
+	all, err := terms(text, groupFilters)
 	if err != nil {
 		return f, err
 	}
-	for _, c := range clauses {
+	for _, t := range all {
+		name, _ := t.Text()
 		switch {
-		case len(clauses) == 1 && c.name == "displayname" && !c.call && c.value != "":
-			f.name = c.value
-		case len(clauses) == 1 && c.name == "hasmember" && c.call && c.value != "":
-			f.member = c.value
+		case len(all) == 1 && t.Is("displayName", odata.Eq) && name != "":
+			f.name = name
+		case len(all) == 1 && t.Calls("hasMember", odata.Text) && t.Values[0].Text != "":
+			f.member = t.Values[0].Text
 		default:
-			return f, problem.Errorf(problem.NotSupported, "The $filter '%s' is not supported; %s.", problem.Clip(text), groupFilters)
+			return f, t.Unknown(groupFilters)
 		}
 	}
 	return f, nil

@@ -12,7 +12,6 @@ import (
 
 	"github.com/innate-id/innate/internal/access"
 	"github.com/innate-id/innate/internal/audit"
-	"github.com/innate-id/innate/internal/odata"
 	"github.com/innate-id/innate/internal/problem"
 	"github.com/innate-id/innate/internal/resource"
 	"github.com/innate-id/innate/internal/web"
@@ -286,56 +285,6 @@ func (a *API) serveList(w http.ResponseWriter, r *http.Request, q request, paren
 	}
 	out, err := a.List(r.Context(), q.c, parent, l)
 	return a.answerList(w, r, q, out, err)
-}
-
-// assignmentFilter reads the filter of a list of role assignments.
-func assignmentFilter(s string) (AssignmentFilter, error) {
-	var out AssignmentFilter
-	f, err := odata.Parse(s)
-	if err != nil {
-		return out, err
-	}
-	const can = "atScope() and one of principalId eq '{id}' and assignedTo('{id}'), joined by and,"
-	terms, ok := f.Terms()
-	if !ok {
-		return out, problem.Errorf(problem.BadFilter, "The $filter has or or not; %s can be asked here.", can).At("$filter")
-	}
-	for _, t := range terms {
-		id, _ := t.Text()
-		if t.Calls("assignedTo", odata.Text) {
-			id = t.Values[0].Text
-		}
-		switch {
-		case t.Calls("atScope"):
-			out.AtScope = true
-		case id != "" && out.Principal == "" && (t.Is("principalId", odata.Eq) || t.Is("assignedTo", odata.Call)):
-			out.Principal = id
-		default:
-			return AssignmentFilter{}, t.Unknown(can)
-		}
-	}
-	return out, nil
-}
-
-// definitionFilter reads the filter of a list of role definitions: a role's
-// name, "" for all.
-func definitionFilter(s string) (name string, err error) {
-	f, err := odata.Parse(s)
-	if err != nil {
-		return "", err
-	}
-	err = f.Check("atScopeAndBelow(), type eq 'BuiltInRole' and roleName eq '{name}'", func(t odata.Term) bool {
-		text, _ := t.Text()
-		switch {
-		case f.Join != odata.Leaf:
-			return false
-		case t.Is("roleName", odata.Eq):
-			name = text
-			return name != ""
-		}
-		return t.Calls("atScopeAndBelow") || t.Calls("atScope") || t.Is("type", odata.Eq) && strings.EqualFold(text, "BuiltInRole")
-	})
-	return name, err
 }
 
 // answerList writes a page with the absolute URL of the next.

@@ -120,16 +120,19 @@ type Store interface {
 	Recorded() <-chan struct{}
 
 	OperationStore
+	treeStore
 }
 
 // Tx is a management write under way. Every change leaves a row in the feed.
 type Tx interface {
 	accessTx
-	// Revision is the revision that this write has.
+	// Tenant is whose write this is; Revision is the revision that it has.
+	Tenant() string
 	Revision() int64
 	// EndOperation ends the operation that this write is all of, whether or not
 	// it is written down yet; [problem.Conflict] if it was given up.
 	EndOperation(o Operation) error
+	treeTx
 	// CreateTenant makes the tenant of the event; [problem.Exists] if it is there.
 	CreateTenant(t directory.Tenant) error
 

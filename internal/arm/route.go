@@ -34,13 +34,16 @@ type path struct {
 // nouns by lower-case type.
 func nouns() map[string]noun {
 	return map[string]noun{
-		typeAssignment:                         {resource: (*API).serveAssignment, collection: (*API).serveAssignments},
-		typeDefinition:                         {resource: (*API).serveDefinition, collection: (*API).serveDefinitions},
-		"microsoft.managedidentity/identities": {resource: (*API).serveDefaultIdentity},
-		"innate.audit/events":                  {collection: (*API).serveEventsOf},
-		strings.ToLower(typeDirectoryGroup):    {resource: (*API).serveGroup, collection: (*API).serveGroups},
-		strings.ToLower(typeMember):            {resource: (*API).serveMember, collection: (*API).serveMembers},
-		strings.ToLower(typeSubscription):      {resource: (*API).serveSubscription},
+		typeAssignment:                                          {resource: (*API).serveAssignment, collection: (*API).serveAssignments},
+		typeDefinition:                                          {resource: (*API).serveDefinition, collection: (*API).serveDefinitions},
+		"microsoft.managedidentity/identities":                  {resource: (*API).serveDefaultIdentity},
+		"innate.audit/events":                                   {collection: (*API).serveEventsOf},
+		strings.ToLower(typeDirectoryGroup):                     {resource: (*API).serveGroup, collection: (*API).serveGroups},
+		strings.ToLower(typeMember):                             {resource: (*API).serveMember, collection: (*API).serveMembers},
+		strings.ToLower(TypeManagementGroup):                    {resource: (*API).serveManagementGroup, collection: (*API).serveManagementGroups},
+		strings.ToLower(TypeManagementGroup + "/subscriptions"): {resource: (*API).serveGroupSubscription},
+		strings.ToLower(typeAlias):                              {resource: (*API).serveAlias},
+		strings.ToLower(typeSubscription):                       {resource: (*API).serveSubscription},
 	}
 }
 
@@ -50,6 +53,9 @@ func paths() []path {
 		{"tenants", []string{"GET"}, (*API).serveRoot},
 		{"providers/Microsoft.ManagedIdentity/operations", []string{"GET"}, (*API).serveIdentityOperations},
 		{"subscriptions/*/providers/*/checkNameAvailability", []string{"POST"}, (*API).serveNameAvailability},
+		{"subscriptions/*/locations", []string{"GET"}, (*API).serveLocations},
+		{"subscriptions/*/providers/Microsoft.Subscription/rename", []string{"POST"}, (*API).serveSubscriptionAction},
+		{"subscriptions/*/providers/Microsoft.Subscription/cancel", []string{"POST"}, (*API).serveSubscriptionAction},
 	}, operationPaths())
 }
 

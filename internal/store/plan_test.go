@@ -27,7 +27,9 @@ func TestQueriesGoByTheirIndex(t *testing.T) {
 		{attachedTo, 2, []string{"attachment_identity (tenant=? AND identity_key=?)"}},
 		{detachTo, 2, []string{"attachment_identity (tenant=? AND identity_key=?)"}},
 		{assignmentsOfSome, 9, []string{"(tenant=? AND principal=?)"}},
-		{getFacts, 2, []string{
+		{getAbove, 3, []string{"SEARCH t USING INDEX sqlite_autoindex_management_tree_1 (tenant=? AND key=?)"}},
+		{getFacts, 3, []string{
+			"SEARCH t USING INDEX sqlite_autoindex_management_tree_1 (tenant=? AND key=?)",
 			"SEARCH m USING COVERING INDEX group_member_member (tenant=? AND member=?)",
 			"SEARCH g USING INDEX sqlite_autoindex_principal_1 (tenant=? AND id=?)",
 			"SEARCH a USING INDEX assignment_principal (tenant=? AND principal=?)",
