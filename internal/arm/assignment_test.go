@@ -260,7 +260,7 @@ func TestRoleAssignmentLists(t *testing.T) {
 	}
 	list := sub + "/providers/Microsoft.Authorization/roleAssignments?api-version=2022-04-01&$filter="
 	for _, filter := range []string{"x", "principalId%20ne%20'x'", "atScope()%20or%20atScope()", "principalId" + of(p.oid) + "%20and%20principalId" + of(q.oid)} {
-		w.owner.refused(400, "NotSupported", "GET", list+filter, "")
+		w.owner.refused(400, "InvalidFilterInQueryString", "GET", list+filter, "")
 	}
 	w.as(tenantA, "nobody").refused(403, "AuthorizationFailed", "GET", list, "")
 }
@@ -286,5 +286,5 @@ func TestRoleDefinitions(t *testing.T) {
 	if n := len(w.owner.must(200, "GET", all+"?api-version=2022-04-01&$filter=type%20eq%20'CustomRole'", "").values()); n != 0 {
 		t.Errorf("there are %d custom roles", n)
 	}
-	w.owner.refused(400, "NotSupported", "GET", all+"?api-version=2022-04-01&$filter=type%20eq%20'Other'", "")
+	w.owner.refused(400, "InvalidFilterInQueryString", "GET", all+"?api-version=2022-04-01&$filter=type%20eq%20'Other'", "")
 }

@@ -108,7 +108,7 @@ func TestDenialLists(t *testing.T) {
 			t.Errorf("at %s with %q: %s, want %s", tt.scope, tt.filter, g, tt.want)
 		}
 	}
-	w.owner.refused(400, "NotSupported", "GET", sub+"/providers/Microsoft.Authorization/denyAssignments?api-version=2022-04-01&$filter=x", "")
+	w.owner.refused(400, "InvalidFilterInQueryString", "GET", sub+"/providers/Microsoft.Authorization/denyAssignments?api-version=2022-04-01&$filter=x", "")
 	w.as(tenantA, "nobody").refused(403, "AuthorizationFailed", "GET", denialPath(sub, name1), "")
 }
 

@@ -3,103 +3,39 @@ package arm
 import (
 	"strings"
 
+	"github.com/innate-id/innate/internal/odata"
 	"github.com/innate-id/innate/internal/problem"
 )
 
-// clause is one part of a $filter: "name eq 'value'" or "name('value')", of
-// which the value may be missing. The name is lower case.
-type clause struct {
-	name, value string
-	call        bool
-}
-
-// parseFilter reads clauses that are joined by "and", with any case and any
-// spaces. A quote within a value is written twice, as OData has it. have says
-// what there is, for the error.
-func parseFilter(text, have string) ([]clause, error) {
-	bad := func(what string) error {
-		return problem.Errorf(problem.NotSupported, "The $filter '%s' is not supported: %s; %s, joined by and.", problem.Clip(text), what, have)
+// terms reads a $filter that is terms joined by and, and nothing else; can says
+// what can be asked, for the error.
+func terms(text, can string) ([]odata.Term, error) {
+	f, err := odata.Parse(text)
+	if err != nil {
+		return nil, err
 	}
-	var out []clause
-	for rest := strings.TrimSpace(text); rest != ""; {
-		var c clause
-		var what string
-		if c, rest, what = readClause(rest); what != "" {
-			return nil, bad(what)
-		}
-		out = append(out, c)
-		if rest == "" {
-			break
-		}
-		word, after := readWord(rest)
-		if word != "and" || strings.TrimSpace(after) == "" {
-			return nil, bad("'" + problem.Clip(rest) + "' is there where and was expected")
-		}
-		rest = strings.TrimSpace(after)
+	out, ok := f.Terms()
+	if !ok {
+		return nil, problem.Errorf(problem.BadFilter, "The $filter has or or not; %s can be asked here.", can).At("$filter")
 	}
 	return out, nil
 }
 
-// readClause reads a clause and what comes after it; what says why it is none.
-func readClause(s string) (c clause, rest, what string) {
-	c.name, rest = readWord(s)
-	if c.name == "" {
-		return c, "", "'" + problem.Clip(s) + "' is there where a name was expected"
+// named is the text that a term asks a property to be; "" if it asks something else.
+func named(t odata.Term, property string) string {
+	text, _ := t.Text()
+	if !t.Is(property, odata.Eq) {
+		return ""
 	}
-	trimmed := strings.TrimLeft(rest, " \t")
-	if inside, ok := strings.CutPrefix(trimmed, "("); ok {
-		c.call = true
-		inside = strings.TrimLeft(inside, " \t")
-		if strings.HasPrefix(inside, "'") {
-			if c.value, inside, ok = readQuoted(inside); !ok {
-				return c, "", "a text's quotes do not end"
-			}
-		}
-		inside, ok = strings.CutPrefix(strings.TrimLeft(inside, " \t"), ")")
-		if !ok {
-			return c, "", "the parenthesis after " + c.name + " does not end"
-		}
-		return c, strings.TrimLeft(inside, " \t"), ""
-	}
-	word, after := readWord(trimmed)
-	if word != "eq" {
-		return c, "", "after '" + c.name + "' eq was expected"
-	}
-	value, after, ok := readQuoted(strings.TrimLeft(after, " \t"))
-	if !ok {
-		return c, "", "after 'eq' a text in quotes was expected"
-	}
-	c.value = value
-	return c, strings.TrimLeft(after, " \t"), ""
+	return text
 }
 
-// readWord reads letters, and returns them in lower case.
-func readWord(s string) (word, rest string) {
-	n := strings.IndexFunc(s, func(r rune) bool { return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') })
-	if n < 0 {
-		n = len(s)
+// called is the text that a term calls a function with; "" if it does not.
+func called(t odata.Term, function string) string {
+	if !t.Calls(function, odata.Text) {
+		return ""
 	}
-	return strings.ToLower(s[:n]), s[n:]
-}
-
-// readQuoted reads a text in single quotes.
-func readQuoted(s string) (value, rest string, ok bool) {
-	if !strings.HasPrefix(s, "'") {
-		return "", s, false
-	}
-	var b strings.Builder
-	for s = s[1:]; ; {
-		before, after, found := strings.Cut(s, "'")
-		if !found {
-			return "", "", false
-		}
-		b.WriteString(before)
-		if !strings.HasPrefix(after, "'") {
-			return b.String(), after, true
-		}
-		b.WriteByte('\'')
-		s = after[1:]
-	}
+	return t.Values[0].Text
 }
 
 // GroupFilter is what $filter can ask of a list of groups: all zero means all.
@@ -110,33 +46,20 @@ type GroupFilter struct {
 	Member string
 }
 
-const groupFilters = "displayName eq '{name}' or hasMember('{object id}') was expected"
-
 func groupFilter(text string) (f GroupFilter, err error) {
-	clauses, err := parseFilter(text, groupFilters)
-	if err != nil {
+	const can = "one of displayName eq '{name}' and hasMember('{object id}')"
+	all, err := terms(text, can)
+	if err != nil || len(all) == 0 {
 		return f, err
 	}
-	for _, c := range clauses {
-		switch {
-		case len(clauses) == 1 && c.is("displayname", false):
-			f.Name = c.value
-		case len(clauses) == 1 && c.is("hasmember", true):
-			f.Member = c.value
-		default:
-			return f, unknownFilter(text, groupFilters)
-		}
+	if len(all) > 1 {
+		return f, all[1].Unknown(can)
+	}
+	f.Name, f.Member = named(all[0], "displayName"), called(all[0], "hasMember")
+	if f == (GroupFilter{}) {
+		return f, all[0].Unknown(can)
 	}
 	return f, nil
-}
-
-func unknownFilter(text, have string) error {
-	return problem.Errorf(problem.NotSupported, "The $filter '%s' is not supported; %s.", problem.Clip(text), have)
-}
-
-// is reports whether the clause has this name, and a value.
-func (c clause) is(name string, call bool) bool {
-	return c.name == name && c.call == call && c.value != ""
 }
 
 // AssignmentFilter is what $filter can ask of a list of role assignments.
@@ -149,23 +72,22 @@ type AssignmentFilter struct {
 	Groups    bool
 }
 
-const assignmentFilters = "atScope() and one of principalId eq '{object id}' and assignedTo('{object id}') were expected"
-
+// assignmentFilter reads the filter of a list of role assignments.
 func assignmentFilter(text string) (f AssignmentFilter, err error) {
-	clauses, err := parseFilter(text, assignmentFilters)
+	const can = "atScope() and one of principalId eq '{id}' and assignedTo('{id}'), joined by and,"
+	all, err := terms(text, can)
 	if err != nil {
 		return f, err
 	}
-	for _, c := range clauses {
+	for _, t := range all {
+		id, to := named(t, "principalId"), called(t, "assignedTo")
 		switch {
-		case c.name == "atscope" && c.call && c.value == "":
+		case t.Calls("atScope"):
 			f.AtScope = true
-		case c.is("principalid", false) && f.Principal == "":
-			f.Principal = c.value
-		case c.is("assignedto", true) && f.Principal == "":
-			f.Principal, f.Groups = c.value, true
+		case id+to != "" && f.Principal == "":
+			f.Principal, f.Groups = id+to, to != ""
 		default:
-			return f, unknownFilter(text, assignmentFilters)
+			return AssignmentFilter{}, t.Unknown(can)
 		}
 	}
 	return f, nil
@@ -181,26 +103,26 @@ type DefinitionFilter struct {
 	BuiltIn, Custom bool
 }
 
-const definitionFilters = "atScope(), atScopeAndBelow(), roleName eq '{name}' and type eq 'BuiltInRole' or 'CustomRole' were expected"
-
 func definitionFilter(text string) (f DefinitionFilter, err error) {
-	clauses, err := parseFilter(text, definitionFilters)
+	const can = "atScope(), atScopeAndBelow(), roleName eq '{name}' and type eq 'BuiltInRole' or 'CustomRole', joined by and,"
+	all, err := terms(text, can)
 	if err != nil {
 		return f, err
 	}
-	for _, c := range clauses {
+	for _, t := range all {
+		name, typ := named(t, "roleName"), named(t, "type")
 		switch {
-		case c.name == "atscope" && c.call && c.value == "":
-		case c.name == "atscopeandbelow" && c.call && c.value == "":
+		case t.Calls("atScope"):
+		case t.Calls("atScopeAndBelow"):
 			f.Below = true
-		case c.is("rolename", false) && f.Name == "":
-			f.Name = c.value
-		case c.is("type", false) && strings.EqualFold(c.value, "BuiltInRole"):
+		case name != "" && f.Name == "":
+			f.Name = name
+		case strings.EqualFold(typ, "BuiltInRole"):
 			f.BuiltIn = true
-		case c.is("type", false) && strings.EqualFold(c.value, "CustomRole"):
+		case strings.EqualFold(typ, "CustomRole"):
 			f.Custom = true
 		default:
-			return f, unknownFilter(text, definitionFilters)
+			return DefinitionFilter{}, t.Unknown(can)
 		}
 	}
 	return f, nil
@@ -218,25 +140,23 @@ type DenialFilter struct {
 	Groups    bool
 }
 
-const denialFilters = "atScope(), denyAssignmentName eq '{name}' and one of principalId eq '{object id}' and assignedTo('{object id}') were expected"
-
 func denialFilter(text string) (f DenialFilter, err error) {
-	clauses, err := parseFilter(text, denialFilters)
+	const can = "atScope(), denyAssignmentName eq '{name}' and one of principalId eq '{id}' and assignedTo('{id}'), joined by and,"
+	all, err := terms(text, can)
 	if err != nil {
 		return f, err
 	}
-	for _, c := range clauses {
+	for _, t := range all {
+		name, id, to := named(t, "denyAssignmentName"), named(t, "principalId"), called(t, "assignedTo")
 		switch {
-		case c.name == "atscope" && c.call && c.value == "":
+		case t.Calls("atScope"):
 			f.AtScope = true
-		case c.is("denyassignmentname", false) && f.Name == "":
-			f.Name = c.value
-		case c.is("principalid", false) && f.Principal == "":
-			f.Principal = strings.ToLower(c.value)
-		case c.is("assignedto", true) && f.Principal == "":
-			f.Principal, f.Groups = strings.ToLower(c.value), true
+		case name != "" && f.Name == "":
+			f.Name = name
+		case id+to != "" && f.Principal == "":
+			f.Principal, f.Groups = strings.ToLower(id+to), to != ""
 		default:
-			return f, unknownFilter(text, denialFilters)
+			return DenialFilter{}, t.Unknown(can)
 		}
 	}
 	return f, nil

@@ -124,8 +124,8 @@ func TestGroupsThatAreRefused(t *testing.T) {
 		{400, "InvalidRequestContent", "PUT", groupsPath + "/" + uuid.NewString(), `{"properties":1}`},
 		{400, "InvalidRequestContent", "GET", sub + groupsPath, ""},
 		{400, "InvalidRequestContent", "PUT", g1 + memberPath(a, p.oid), ""},
-		{400, "NotSupported", "GET", groupsPath + "?api-version=2024-01-01&$filter=name%20eq%20'x'", ""},
-		{400, "NotSupported", "GET", groupsPath + "?api-version=2024-01-01&$filter=hasMember('x", ""},
+		{400, "InvalidFilterInQueryString", "GET", groupsPath + "?api-version=2024-01-01&$filter=name%20eq%20'x'", ""},
+		{400, "InvalidFilterInQueryString", "GET", groupsPath + "?api-version=2024-01-01&$filter=hasMember('x", ""},
 		{405, "MethodNotAllowed", "PATCH", groupsPath + "/" + a, `{}`},
 	} {
 		w.root().refused(tt.status, tt.code, tt.method, tt.path, tt.body)

@@ -37,7 +37,9 @@ const getFacts = `
 		UNION
 		SELECT p.key FROM member_of CROSS JOIN deny_principal p
 		WHERE p.tenant = $1 AND p.principal = member_of.id AND p.excluded = 0
-	)
+	),` + upTheTree + `
+	SELECT 'above', up.parent, '', '', '', '', '', '', '', '', up.depth, 0 FROM up
+	UNION ALL
 	SELECT 'group', id, '', '', '', '', '', '', '', '', 0, 0 FROM member_of
 	UNION ALL
 	SELECT 'assignment', id, role, principal, scope, condition, '', '', '', '', 0, 0 FROM held
@@ -50,9 +52,11 @@ const getFacts = `
 
 // fact is a row of getFacts.
 type fact struct {
-	kind              string
-	text              [9]string
-	scopeOnly, system bool
+	kind string
+	text [9]string
+	// number is the depth above, or says that a denial is of its scope only.
+	number int
+	system bool
 }
 
 func scanFact(r row) (fact, error) {
@@ -61,7 +65,7 @@ func scanFact(r row) (fact, error) {
 	for i := range f.text {
 		dest = append(dest, &f.text[i])
 	}
-	err := r.Scan(append(dest, &f.scopeOnly, &f.system)...)
+	err := r.Scan(append(dest, &f.number, &f.system)...)
 	return f, err
 }
 
@@ -69,16 +73,26 @@ func scanFact(r row) (fact, error) {
 // moment: what is its own and its groups', directly or through groups in
 // groups. A group that is disabled gives nothing. Assignments and denials are
 // in the order of their IDs.
-func (db *DB) Facts(ctx context.Context, tenant, principal string, _ resource.ID) (access.Facts, error) {
+func (db *DB) Facts(ctx context.Context, tenant, principal string, scope resource.ID) (access.Facts, error) {
 	out := access.Facts{Principals: []string{fold(principal)}}
-	rows, err := many(ctx, db.read, scanFact, getFacts, tenant, out.Principals[0])
+	rows, err := many(ctx, db.read, scanFact, getFacts, tenant, out.Principals[0], treeKey(scope))
 	if err != nil {
 		return out, fmt.Errorf("reading what decides about %s: %w", principal, err)
 	}
+	above := map[int]string{}
 	for _, r := range rows {
-		if err := r.into(&out); err != nil {
+		if r.kind == "above" {
+			above[r.number] = r.text[0]
+		} else if err := r.into(&out); err != nil {
 			return out, err
 		}
+	}
+	var up []string
+	for depth := 1; above[depth] != ""; depth++ {
+		up = append(up, above[depth])
+	}
+	if out.Above, err = aboveOf(tenant, scope, up); err != nil {
+		return out, err
 	}
 	slices.Sort(out.Principals[1:])
 	slices.SortFunc(out.Assignments, func(a, b access.Assignment) int { return cmp.Compare(a.ID.Key(), b.ID.Key()) })
@@ -110,7 +124,7 @@ func (r fact) into(f *access.Facts) (err error) {
 		}
 		f.Roles[role.ID] = role
 	case "denial":
-		d := access.Denial{Name: t[1], Description: t[2], Condition: t[7], ScopeOnly: r.scopeOnly, System: r.system}
+		d := access.Denial{Name: t[1], Description: t[2], Condition: t[7], ScopeOnly: r.number != 0, System: r.system}
 		if err := readDenial(&d, t[0], t[4], t[3], t[5], t[6], nil); err != nil {
 			return err
 		}
