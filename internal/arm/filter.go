@@ -21,70 +21,142 @@ func terms(text, can string) ([]odata.Term, error) {
 	return out, nil
 }
 
-// assignmentFilter reads the filter of a list of role assignments.
-func assignmentFilter(s string) (AssignmentFilter, error) {
-	const can = "atScope() and one of principalId eq '{id}' and assignedTo('{id}'), joined by and,"
-	var out AssignmentFilter
-	all, err := terms(s, can)
-	if err != nil {
-		return out, err
+// named is the text that a term asks a property to be; "" if it asks something else.
+func named(t odata.Term, property string) string {
+	text, _ := t.Text()
+	if !t.Is(property, odata.Eq) {
+		return ""
 	}
-	for _, t := range all {
-		id, _ := t.Text()
-		if t.Calls("assignedTo", odata.Text) {
-			id = t.Values[0].Text
-		}
-		switch {
-		case t.Calls("atScope"):
-			out.AtScope = true
-		case id != "" && out.Principal == "" && (t.Is("principalId", odata.Eq) || t.Is("assignedTo", odata.Call)):
-			out.Principal = id
-		default:
-			return AssignmentFilter{}, t.Unknown(can)
-		}
-	}
-	return out, nil
+	return text
 }
 
-// definitionFilter reads the filter of a list of role definitions: a role's
-// name, "" for all.
-func definitionFilter(s string) (name string, err error) {
-	const can = "atScopeAndBelow(), type eq 'BuiltInRole' and roleName eq '{name}'"
-	all, err := terms(s, can)
+// called is the text that a term calls a function with; "" if it does not.
+func called(t odata.Term, function string) string {
+	if !t.Calls(function, odata.Text) {
+		return ""
+	}
+	return t.Values[0].Text
+}
+
+// GroupFilter is what $filter can ask of a list of groups: all zero means all.
+type GroupFilter struct {
+	// Name: only those that are called so.
+	Name string
+	// Member: only those that this object id is in, also through groups.
+	Member string
+}
+
+func groupFilter(text string) (f GroupFilter, err error) {
+	const can = "one of displayName eq '{name}' and hasMember('{object id}')"
+	all, err := terms(text, can)
 	if err != nil || len(all) == 0 {
-		return "", err
+		return f, err
 	}
-	text, _ := all[0].Text()
-	switch t := all[0]; {
-	case len(all) > 1:
-		return "", all[1].Unknown("one of " + can)
-	case t.Is("roleName", odata.Eq) && text != "":
-		return text, nil
-	case t.Calls("atScopeAndBelow"), t.Calls("atScope"), t.Is("type", odata.Eq) && strings.EqualFold(text, "BuiltInRole"):
-		return "", nil
+	if len(all) > 1 {
+		return f, all[1].Unknown(can)
 	}
-	return "", all[0].Unknown(can)
+	f.Name, f.Member = named(all[0], "displayName"), called(all[0], "hasMember")
+	if f == (GroupFilter{}) {
+		return f, all[0].Unknown(can)
+	}
+	return f, nil
 }
 
-// wantedGroups is what a list of groups is asked for.
-type wantedGroups struct{ name, member string }
+// AssignmentFilter is what $filter can ask of a list of role assignments.
+type AssignmentFilter struct {
+	// AtScope: only at the scope and above it, not below.
+	AtScope bool
+	// Principal: only this object id's; with Groups also those of the groups
+	// that it is in, and of the groups that these are in.
+	Principal string
+	Groups    bool
+}
 
-const groupFilters = "displayName eq '{name}' or hasMember('{object id}')"
-
-func groupFilter(text string) (f wantedGroups, err error) {
-	all, err := terms(text, groupFilters)
+// assignmentFilter reads the filter of a list of role assignments.
+func assignmentFilter(text string) (f AssignmentFilter, err error) {
+	const can = "atScope() and one of principalId eq '{id}' and assignedTo('{id}'), joined by and,"
+	all, err := terms(text, can)
 	if err != nil {
 		return f, err
 	}
 	for _, t := range all {
-		name, _ := t.Text()
+		id, to := named(t, "principalId"), called(t, "assignedTo")
 		switch {
-		case len(all) == 1 && t.Is("displayName", odata.Eq) && name != "":
-			f.name = name
-		case len(all) == 1 && t.Calls("hasMember", odata.Text) && t.Values[0].Text != "":
-			f.member = t.Values[0].Text
+		case t.Calls("atScope"):
+			f.AtScope = true
+		case id+to != "" && f.Principal == "":
+			f.Principal, f.Groups = id+to, to != ""
 		default:
-			return f, t.Unknown(groupFilters)
+			return AssignmentFilter{}, t.Unknown(can)
+		}
+	}
+	return f, nil
+}
+
+// DefinitionFilter is what $filter can ask of a list of roles.
+type DefinitionFilter struct {
+	// Below: also roles that can only be assigned below the scope.
+	Below bool
+	// Name: only the role of this name, compared without case.
+	Name string
+	// BuiltIn and Custom leave the other ones out.
+	BuiltIn, Custom bool
+}
+
+func definitionFilter(text string) (f DefinitionFilter, err error) {
+	const can = "atScope(), atScopeAndBelow(), roleName eq '{name}' and type eq 'BuiltInRole' or 'CustomRole', joined by and,"
+	all, err := terms(text, can)
+	if err != nil {
+		return f, err
+	}
+	for _, t := range all {
+		name, typ := named(t, "roleName"), named(t, "type")
+		switch {
+		case t.Calls("atScope"):
+		case t.Calls("atScopeAndBelow"):
+			f.Below = true
+		case name != "" && f.Name == "":
+			f.Name = name
+		case strings.EqualFold(typ, "BuiltInRole"):
+			f.BuiltIn = true
+		case strings.EqualFold(typ, "CustomRole"):
+			f.Custom = true
+		default:
+			return DefinitionFilter{}, t.Unknown(can)
+		}
+	}
+	return f, nil
+}
+
+// DenialFilter is what $filter can ask of a list of deny assignments.
+type DenialFilter struct {
+	// AtScope: only at the scope and above it, not below.
+	AtScope bool
+	// Name: only those of this name, compared without case.
+	Name string
+	// Principal: only those that name this object id, as denied or as left out;
+	// with Groups, those that hit it, also as everyone and by its groups.
+	Principal string
+	Groups    bool
+}
+
+func denialFilter(text string) (f DenialFilter, err error) {
+	const can = "atScope(), denyAssignmentName eq '{name}' and one of principalId eq '{id}' and assignedTo('{id}'), joined by and,"
+	all, err := terms(text, can)
+	if err != nil {
+		return f, err
+	}
+	for _, t := range all {
+		name, id, to := named(t, "denyAssignmentName"), named(t, "principalId"), called(t, "assignedTo")
+		switch {
+		case t.Calls("atScope"):
+			f.AtScope = true
+		case name != "" && f.Name == "":
+			f.Name = name
+		case id+to != "" && f.Principal == "":
+			f.Principal, f.Groups = strings.ToLower(id+to), to != ""
+		default:
+			return DenialFilter{}, t.Unknown(can)
 		}
 	}
 	return f, nil

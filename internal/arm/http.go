@@ -206,61 +206,6 @@ func answer(w http.ResponseWriter, status int, v View, err error) error {
 	return web.WriteJSON(w, status, v)
 }
 
-func (a *API) serveAssignment(w http.ResponseWriter, r *http.Request, q request, id resource.ID) error {
-	switch r.Method {
-	case http.MethodGet:
-		v, err := a.RoleAssignment(r.Context(), q.c, id)
-		return answer(w, http.StatusOK, v, err)
-	case http.MethodPut:
-		var b assignmentBody
-		if err := web.ReadJSON(r, &b); err != nil {
-			return err
-		}
-		v, created, err := a.PutRoleAssignment(r.Context(), q.c, id, b)
-		return answer(w, status(created), v, err)
-	case http.MethodDelete:
-		v, existed, err := a.DeleteRoleAssignment(r.Context(), q.c, id)
-		if err == nil && !existed {
-			w.WriteHeader(http.StatusNoContent)
-			return nil
-		}
-		return answer(w, http.StatusOK, v, err)
-	}
-	return notAllowed(r, "GET, PUT and DELETE")
-}
-
-func (a *API) serveDefinition(w http.ResponseWriter, r *http.Request, q request, id resource.ID) error {
-	if r.Method != http.MethodGet {
-		return problem.Errorf(problem.NotSupported, "Custom roles are not supported in this version; the built-in roles are at %s/providers/Microsoft.Authorization/roleDefinitions.", strings.TrimSuffix(id.Scope().String(), "/"))
-	}
-	v, err := a.RoleDefinition(r.Context(), q.c, id)
-	return answer(w, http.StatusOK, v, err)
-}
-
-func (a *API) serveAssignments(w http.ResponseWriter, r *http.Request, q request, probe resource.ID) error {
-	if r.Method != http.MethodGet {
-		return notAllowed(r, "GET")
-	}
-	f, err := assignmentFilter(q.q.Get("$filter"))
-	if err != nil {
-		return err
-	}
-	l, err := a.RoleAssignments(r.Context(), q.c, probe.Scope(), f, q.q.Get("$skiptoken"))
-	return a.answerList(w, r, q, l, err)
-}
-
-func (a *API) serveDefinitions(w http.ResponseWriter, r *http.Request, q request, probe resource.ID) error {
-	if r.Method != http.MethodGet {
-		return notAllowed(r, "GET")
-	}
-	name, err := definitionFilter(q.q.Get("$filter"))
-	if err != nil {
-		return err
-	}
-	l, err := a.RoleDefinitions(r.Context(), q.c, probe.Scope(), name)
-	return a.answerList(w, r, q, l, err)
-}
-
 // serveCollection serves .../{type}; probe is the ID of an imagined member.
 func (a *API) serveCollection(w http.ResponseWriter, r *http.Request, q request, probe resource.ID) error {
 	if r.Method != http.MethodGet {

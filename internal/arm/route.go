@@ -44,6 +44,8 @@ func nouns() map[string]noun {
 		strings.ToLower(TypeManagementGroup + "/subscriptions"): {resource: (*API).serveGroupSubscription},
 		strings.ToLower(typeAlias):                              {resource: (*API).serveAlias},
 		strings.ToLower(typeSubscription):                       {resource: (*API).serveSubscription},
+		typeDenial:                                              {resource: (*API).serveDenial, collection: (*API).serveDenials},
+		typePermission:                                          {collection: (*API).servePermissions},
 	}
 }
 

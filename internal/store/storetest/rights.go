@@ -27,6 +27,8 @@ func rights() []test {
 		{"GroupsOfAndThrough", groupsThrough},
 		{"DeletedPrincipalLeavesItsGroups", memberDeleted},
 		{"DeletedGroupLosesAll", groupDeleted},
+		{"AssignmentsOfPrincipals", assignmentsOfPrincipals},
+		{"TagsOfAResource", tagsOf},
 		{"FactsOfGroups", factsOfGroups},
 		{"FactsHaveRolesAndConditions", factsOfRoles},
 		{"FactsHaveDenials", factsOfDenials},
@@ -322,6 +324,36 @@ func groupDeleted(t *testing.T, f *fixture) {
 	all, err := f.db.RoleAssignments(t.Context(), tenant, nil, "/", "", arm.Page{})
 	must(t, err)
 	same(t, "assignments", names(all, assignmentID), []string{"two"})
+}
+
+func assignmentsOfPrincipals(t *testing.T, f *fixture) {
+	who := numbered("p", 10) // more than are asked at once
+	for i, p := range who {
+		f.grants(grant("/", numbered("a", 10)[i], "r", p))
+	}
+	f.grants(grant("/", "other", "r", "q"))
+	f.write(func(tx arm.Tx) error {
+		got, err := tx.AssignmentsOf(append([]string{upper(who[0])}, who...))
+		same(t, "AssignmentsOf", names(got, assignmentID), numbered("a", 10))
+		return err
+	})
+}
+
+func tagsOf(t *testing.T, f *fixture) {
+	n := node(vaultID)
+	n.Body["tags"] = []byte(`{"team":"shop","":"<"}`)
+	f.put(n, node(machine("G", "vm")))
+	for of, want := range map[string]map[string]string{
+		upper(vaultID): {"team": "shop", "": "<"}, id(machine("G", "vm")).Key(): nil, "/none": nil,
+	} {
+		got, err := f.db.Tags(t.Context(), tenant, of)
+		must(t, err)
+		same(t, "Tags("+of+")", got, want)
+	}
+	f.write(func(tx arm.Tx) error { return tx.ClaimName("vault", "v", id(vaultID).Key()) })
+	at, err := f.db.VaultNamed(t.Context(), "v")
+	must(t, err)
+	same(t, "the tags of the vault that was found", at.Tags, map[string]string{"team": "shop", "": "<"})
 }
 
 func factsOfGroups(t *testing.T, f *fixture) {
