@@ -97,6 +97,9 @@ type API struct {
 	// Common are the actions that every resource in a group has, by lower-case
 	// name; a type's own come first.
 	Common map[string]Action
+	// Places says where programs are a resource, of what c may read, and how
+	// many other places there are; nil if there are no hosts to be on.
+	Places func(ctx context.Context, c access.Caller, id resource.ID) (places []Place, hidden int, err error)
 	// FollowLife is how long one answer follows the record; zero means an hour.
 	FollowLife time.Duration
 }

@@ -37,6 +37,7 @@ func nouns() map[string]noun {
 		typeAssignment:                         {resource: (*API).serveAssignment, collection: (*API).serveAssignments},
 		typeDefinition:                         {resource: (*API).serveDefinition, collection: (*API).serveDefinitions},
 		"microsoft.managedidentity/identities": {resource: (*API).serveDefaultIdentity},
+		typeDecision:                           {resource: (*API).serveDecision},
 		"innate.audit/events":                  {collection: (*API).serveEventsOf},
 		strings.ToLower(typeSubscription):      {resource: (*API).serveSubscription},
 	}

@@ -61,6 +61,17 @@ func (d *Directory) Authorize(ctx context.Context, c access.Caller, op access.Op
 	return access.Judge(op, f), nil
 }
 
+// Explain decides as [Directory.Authorize] does, with a reason for everything
+// that was considered, and returns what it decided by. Attributes that op has
+// are taken as they are: they are of an operation that somebody thinks of.
+func (d *Directory) Explain(ctx context.Context, c access.Caller, op access.Operation) (access.Decision, access.Facts, error) {
+	f, err := d.Store.Facts(ctx, c.Tenant, c.Principal, op.Scope)
+	if err != nil {
+		return access.Decision{}, f, fmt.Errorf("reading the rights of %s: %w", c.Principal, err)
+	}
+	return access.Decide(op, f), f, nil
+}
+
 // Selector picks one of a resource's identities. At most one member is set;
 // none means the default.
 type Selector struct {

@@ -98,7 +98,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, now func() time.Tim
 	s.ARM.Register(arm.Own(s.STS.Reserved)...)
 	s.ARM.Register(vault.Type(s.Names))
 	s.ARM.Register(s.Fleet.Types()...)
-	s.ARM.Common = s.Fleet.Actions()
+	s.ARM.Common, s.ARM.Places = s.Fleet.Actions(), s.Fleet.Places
 
 	if cfg.TLS.LocalCA {
 		if s.CA, err = s.Ring.Authority(ctx, "", keyring.KindServerCA, cfg.Domain); err != nil {
