@@ -39,6 +39,8 @@ func nouns() map[string]noun {
 		"microsoft.managedidentity/identities": {resource: (*API).serveDefaultIdentity},
 		typeDecision:                           {resource: (*API).serveDecision},
 		"innate.audit/events":                  {collection: (*API).serveEventsOf},
+		strings.ToLower(typeDirectoryGroup):    {resource: (*API).serveGroup, collection: (*API).serveGroups},
+		strings.ToLower(typeMember):            {resource: (*API).serveMember, collection: (*API).serveMembers},
 		strings.ToLower(typeSubscription):      {resource: (*API).serveSubscription},
 	}
 }
