@@ -145,8 +145,13 @@ func (a *API) event(c access.Caller, action string, on resource.ID) audit.Event 
 // permit asks whether c may do action at id. It returns the event to record
 // with what follows; a refusal is on record already.
 func (a *API) permit(ctx context.Context, c access.Caller, action string, id resource.ID) (audit.Event, error) {
-	ev := a.event(c, action, id)
-	d, err := a.Directory.Authorize(ctx, c, access.Operation{Action: action, Scope: id})
+	return a.permitOperation(ctx, c, access.Operation{Action: action, Scope: id})
+}
+
+// permitOperation is permit where there is more to say of the operation.
+func (a *API) permitOperation(ctx context.Context, c access.Caller, op access.Operation) (audit.Event, error) {
+	ev := a.event(c, op.Action, op.Scope)
+	d, err := a.Directory.Authorize(ctx, c, op)
 	if err != nil {
 		return ev, err
 	}
@@ -155,7 +160,7 @@ func (a *API) permit(ctx context.Context, c access.Caller, action string, id res
 		return ev, nil
 	}
 	p := problem.Errorf(problem.Denied, "The client '%s' with object id '%s' does not have authorization to perform action '%s' over scope '%s' or the scope is invalid.",
-		c.Client, c.Principal, action, id)
+		c.Client, c.Principal, op.Action, op.Scope)
 	return ev, a.deny(ctx, ev, p, d)
 }
 
@@ -197,6 +202,8 @@ const (
 	typeIdentity     = "Microsoft.ManagedIdentity/userAssignedIdentities"
 	typeAssignment   = "microsoft.authorization/roleassignments"
 	typeDefinition   = "microsoft.authorization/roledefinitions"
+	typeDenial       = "microsoft.authorization/denyassignments"
+	typePermission   = "microsoft.authorization/permissions"
 )
 
 // CreateTenant makes a tenant with its first subscription. Only Innate itself

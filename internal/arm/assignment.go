@@ -1,9 +1,11 @@
 package arm
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -20,10 +22,8 @@ type assignmentBody struct {
 		PrincipalID      string `json:"principalId"`
 		PrincipalType    string `json:"principalType"`
 		Description      string `json:"description"`
-		// Condition and DelegatedIdentity are not understood here, and so
-		// refused: a role given without its condition would be a wider one.
-		Condition         *string `json:"condition"`
-		ConditionVersion  *string `json:"conditionVersion"`
+		conditionBody
+		// DelegatedIdentity is another tenant's way in, which there is none of.
 		DelegatedIdentity *string `json:"delegatedManagedIdentityResourceId"`
 	} `json:"properties"`
 }
@@ -44,12 +44,44 @@ func readStrictly(raw []byte, v any) error {
 	return json.Unmarshal(raw, v)
 }
 
+// conditionBody are the members that narrow a role assignment, a deny
+// assignment or a permission. Absent, null and empty mean that there is none.
+type conditionBody struct {
+	Condition *string `json:"condition"`
+	Version   *string `json:"conditionVersion"`
+}
+
+// conditionVersion is the only one that there is.
+const conditionVersion = "2.0"
+
+// read checks the condition of what. One that cannot be evaluated is refused:
+// a right without its condition would be a wider one.
+func (b conditionBody) read(what string) (condition, version string, err error) {
+	text, v := "", ""
+	if b.Condition != nil {
+		text = *b.Condition
+	}
+	if b.Version != nil {
+		v = *b.Version
+	}
+	switch {
+	case text == "" && v == "":
+		return "", "", nil
+	case text == "":
+		return "", "", problem.Errorf(problem.Invalid, "The given %s condition is invalid. 'conditionVersion' is there without a 'condition'.", what)
+	case v != conditionVersion:
+		return "", "", problem.Errorf(problem.Invalid, "The given %s condition is invalid. Its 'conditionVersion' is '%s'; '%s' was expected.", what, problem.Clip(v), conditionVersion)
+	}
+	if _, err := access.ParseCondition(text); err != nil {
+		return "", "", problem.Errorf(problem.Invalid, "The given %s condition is invalid. %s", what, problem.Of(err).Detail)
+	}
+	return text, v, nil
+}
+
 const (
 	actionAssignmentWrite  = "Microsoft.Authorization/roleAssignments/write"
 	actionAssignmentRead   = "Microsoft.Authorization/roleAssignments/read"
 	actionAssignmentDelete = "Microsoft.Authorization/roleAssignments/delete"
-	actionDenialWrite      = "Microsoft.Authorization/denyAssignments/write"
-	actionDefinitionRead   = "Microsoft.Authorization/roleDefinitions/read"
 )
 
 // The attributes of a role assignment that conditions can ask about: what a
@@ -63,10 +95,15 @@ func giving(role, principal, principalType string) access.Values {
 	}
 }
 
-// PutRoleAssignment gives a role. The same assignment again is no change.
+// PutRoleAssignment gives a role. Of one that is there only the condition and
+// the description change; the same again is no change.
 func (a *API) PutRoleAssignment(ctx context.Context, c access.Caller, id resource.ID, b assignmentBody) (View, bool, error) {
 	scope := id.Scope()
-	ev, err := a.permit(ctx, c, actionAssignmentWrite, scope)
+	asked, err := a.asked(ctx, c, b)
+	if err != nil {
+		return nil, false, err
+	}
+	ev, err := a.permitOperation(ctx, c, access.Operation{Action: actionAssignmentWrite, Scope: scope, Attributes: access.Attributes{Request: asked}})
 	if err != nil {
 		return nil, false, err
 	}
@@ -75,12 +112,15 @@ func (a *API) PutRoleAssignment(ctx context.Context, c access.Caller, id resourc
 	if err != nil {
 		return nil, false, a.refuse(ctx, ev, problem.Of(err))
 	}
-	role, _ := access.BuiltIn(want.Role)
-	ev.Reason += fmt.Sprintf("; %s to %s at %s", role.Name, want.Principal, scope)
+	role := want.Role
+	if r, ok := access.BuiltIn(role); ok {
+		role = r.Name
+	}
+	ev.Reason += fmt.Sprintf("; %s to %s at %s", role, want.Principal, scope)
 	var out RoleAssignment
 	var created bool
 	err = a.write(ctx, ev, func(tx Tx) error {
-		out, created, err = a.putAssignment(tx, want)
+		out, created, err = a.putAssignment(tx, want, b.Properties.PrincipalType)
 		return err
 	})
 	if err != nil {
@@ -89,59 +129,81 @@ func (a *API) PutRoleAssignment(ctx context.Context, c access.Caller, id resourc
 	return assignmentView(out), created, nil
 }
 
+// asked are the attributes of what a body would give, as far as it can be
+// read: a condition about what is not there does not hold. What the principal
+// is, the directory says and not the body.
+func (a *API) asked(ctx context.Context, c access.Caller, b assignmentBody) (access.Values, error) {
+	role, err := roleGUID(b.Properties.RoleDefinitionID)
+	if err != nil {
+		return nil, nil // what is wrong with it is said later, and only to who has the right
+	}
+	p, err := a.Store.Principal(ctx, c.Tenant, strings.ToLower(b.Properties.PrincipalID))
+	if problem.Is(err, problem.NotFound) || problem.Is(err, problem.Invalid) {
+		out := giving(role, strings.ToLower(b.Properties.PrincipalID), "")
+		delete(out, attrAssignment+"PrincipalType")
+		return out, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading principal %s: %w", b.Properties.PrincipalID, err)
+	}
+	return giving(role, p.ID, principalType(p.Kind)), nil
+}
+
 // assignment checks a body and makes the row that it asks for.
 func (a *API) assignment(c access.Caller, id resource.ID, b assignmentBody) (RoleAssignment, error) {
 	p := b.Properties
+	none := RoleAssignment{}
 	if _, err := uuid.Parse(id.Name()); err != nil || len(id.Name()) != 36 {
-		return RoleAssignment{}, problem.Errorf(problem.Invalid, "The role assignment ID '%s' is not valid. The role assignment ID must be a GUID.", problem.Clip(id.Name()))
+		return none, problem.Errorf(problem.Invalid, "The role assignment ID '%s' is not valid. The role assignment ID must be a GUID.", problem.Clip(id.Name()))
 	}
-	if p.Condition != nil || p.ConditionVersion != nil || p.DelegatedIdentity != nil {
-		return RoleAssignment{}, problem.Errorf(problem.NotSupported, "Role assignments with 'condition' or 'delegatedManagedIdentityResourceId' are not supported in this version; leave them out or assign a narrower role.")
+	if p.DelegatedIdentity != nil && *p.DelegatedIdentity != "" {
+		return none, problem.Errorf(problem.NotSupported, "Role assignments with 'delegatedManagedIdentityResourceId' are for identities of other tenants, which have no access here; leave it out.")
 	}
 	if p.PrincipalID == "" || p.RoleDefinitionID == "" {
-		return RoleAssignment{}, problem.Errorf(problem.Invalid, "The request content needs 'properties.roleDefinitionId' and 'properties.principalId'.")
+		return none, problem.Errorf(problem.Invalid, "The request content needs 'properties.roleDefinitionId' and 'properties.principalId'.")
 	}
-	if _, err := uuid.Parse(p.PrincipalID); err != nil || len(p.PrincipalID) != 36 {
-		return RoleAssignment{}, problem.Errorf(problem.Invalid, "The member 'properties.principalId' is '%s'; an object id (a GUID) was expected.", problem.Clip(p.PrincipalID))
+	principal, err := objectID("The member 'properties.principalId'", p.PrincipalID)
+	if err != nil {
+		return none, err
 	}
 	if len(p.Description) > 2048 {
-		return RoleAssignment{}, problem.Errorf(problem.Invalid, "The member 'properties.description' is over 2048 bytes long.")
+		return none, problem.Errorf(problem.Invalid, "The member 'properties.description' is over 2048 bytes long.")
 	}
-	role, err := roleNamed(p.RoleDefinitionID)
+	condition, version, err := p.conditionBody.read("role assignment")
 	if err != nil {
-		return RoleAssignment{}, err
+		return none, err
+	}
+	role, err := roleGUID(p.RoleDefinitionID)
+	if err != nil {
+		return none, err
 	}
 	now := a.Now()
 	return RoleAssignment{
-		Tenant:     c.Tenant,
-		Assignment: access.Assignment{ID: id, Role: role.ID, Principal: strings.ToLower(p.PrincipalID), Scope: id.Scope()},
-		// Every principal of this version is a service principal, whatever the
-		// request calls it.
-		PrincipalType: "ServicePrincipal", Description: p.Description,
+		Tenant:      c.Tenant,
+		Assignment:  access.Assignment{ID: id, Role: role, Principal: principal, Scope: id.Scope(), Condition: condition},
+		Description: p.Description, ConditionVersion: version,
 		Created: now, Updated: now, CreatedBy: c.Principal, UpdatedBy: c.Principal,
 	}, nil
 }
 
-// roleNamed finds the role by its definition's resource ID, at whatever scope.
-func roleNamed(definition string) (access.Role, error) {
+// roleGUID reads the resource ID of a role definition, at whatever scope.
+func roleGUID(definition string) (string, error) {
 	id, err := resource.Parse(definition)
 	if err != nil || !strings.EqualFold(id.Type(), typeDefinition) {
-		return access.Role{}, problem.Errorf(problem.Invalid, "The member 'properties.roleDefinitionId' is '%s'; /subscriptions/{id}/providers/Microsoft.Authorization/roleDefinitions/{guid} was expected.", problem.Clip(definition))
+		return "", problem.Errorf(problem.Invalid, "The member 'properties.roleDefinitionId' is '%s'; /subscriptions/{id}/providers/Microsoft.Authorization/roleDefinitions/{guid} was expected.", problem.Clip(definition))
 	}
-	role, ok := access.BuiltIn(strings.ToLower(id.Name()))
-	if !ok {
-		return access.Role{}, problem.Errorf(problem.RoleNotFound, "The specified role definition with ID '%s' does not exist.", problem.Clip(id.Name()))
-	}
-	return role, nil
+	return strings.ToLower(id.Name()), nil
 }
 
-func (a *API) putAssignment(tx Tx, want RoleAssignment) (RoleAssignment, bool, error) {
+func (a *API) putAssignment(tx Tx, want RoleAssignment, called string) (RoleAssignment, bool, error) {
 	if err := a.scopeExists(tx, want.Scope); err != nil {
 		return want, false, err
 	}
-	if _, err := tx.Principal(want.Principal); problem.Is(err, problem.NotFound) {
-		return want, false, problem.Errorf(problem.PrincipalNotFound, "Principal %s does not exist in the directory %s.", want.Principal, want.Tenant)
-	} else if err != nil {
+	if err := a.roleAssignable(tx, want.Role, want.Scope); err != nil {
+		return want, false, err
+	}
+	var err error
+	if want.PrincipalType, err = calledRightly(tx, want, called); err != nil {
 		return want, false, err
 	}
 	old, err := tx.RoleAssignment(want.ID.Key())
@@ -163,6 +225,28 @@ func (a *API) putAssignment(tx Tx, want RoleAssignment) (RoleAssignment, bool, e
 		return want, false, err
 	}
 	return want, true, tx.PutRoleAssignment(want)
+}
+
+// calledRightly finds what the principal is, which must be what the request
+// calls it, if it calls it something.
+func calledRightly(tx Tx, want RoleAssignment, called string) (string, error) {
+	p, err := tx.Principal(want.Principal)
+	if problem.Is(err, problem.NotFound) {
+		return "", problem.Errorf(problem.PrincipalNotFound, "Principal %s does not exist in the directory %s.", want.Principal, want.Tenant)
+	}
+	if err != nil {
+		return "", err
+	}
+	is := principalType(p.Kind)
+	switch {
+	case called == "" || strings.EqualFold(called, is):
+		return is, nil
+	case strings.EqualFold(called, "ServicePrincipal") || strings.EqualFold(called, "Group"):
+		return "", problem.Errorf(problem.BadIdentity, "The PrincipalId '%s' has type '%s', which is different from the specified PrincipalType '%s'.", want.Principal, is, called)
+	case slices.ContainsFunc([]string{"User", "ForeignGroup", "Device"}, func(s string) bool { return strings.EqualFold(s, called) }):
+		return "", problem.Errorf(problem.PrincipalNotFound, "Principal %s of type %s does not exist in the directory %s, which has no principals of that type.", want.Principal, called, want.Tenant)
+	}
+	return "", problem.Errorf(problem.Invalid, "The member 'properties.principalType' is '%s'; ServicePrincipal or Group was expected.", problem.Clip(called))
 }
 
 // scopeExists checks that the node is there. A scope may also name an object
@@ -190,7 +274,15 @@ func (a *API) scopeExists(tx Tx, scope resource.ID) error {
 
 // DeleteRoleAssignment takes a role away. existed false is no error.
 func (a *API) DeleteRoleAssignment(ctx context.Context, c access.Caller, id resource.ID) (v View, existed bool, err error) {
-	ev, err := a.permit(ctx, c, actionAssignmentDelete, id.Scope())
+	op := access.Operation{Action: actionAssignmentDelete, Scope: id.Scope()}
+	was, err := a.Store.RoleAssignment(ctx, c.Tenant, id.Key())
+	switch {
+	case err == nil:
+		op.Attributes.Resource = giving(was.Role, was.Principal, was.PrincipalType)
+	case !problem.Is(err, problem.NotFound):
+		return nil, false, fmt.Errorf("reading role assignment %s: %w", id, err)
+	}
+	ev, err := a.permitOperation(ctx, c, op)
 	if err != nil {
 		return nil, false, err
 	}
@@ -203,6 +295,9 @@ func (a *API) DeleteRoleAssignment(ctx context.Context, c access.Caller, id reso
 		}
 		if err != nil {
 			return err
+		}
+		if old.Role != was.Role || old.Principal != was.Principal {
+			return problem.Errorf(problem.Conflict, "The role assignment '%s' was changed at the same time; read it again and retry.", id.Name())
 		}
 		v, existed = assignmentView(old), true
 		return tx.DeleteRoleAssignment(id.Key())
@@ -223,18 +318,7 @@ func (a *API) RoleAssignment(ctx context.Context, c access.Caller, id resource.I
 	if err != nil {
 		return nil, fmt.Errorf("reading role assignment %s: %w", id, err)
 	}
-	if err := a.Store.Record(ctx, ev); err != nil {
-		return nil, fmt.Errorf("recording a read: %w", err)
-	}
-	return assignmentView(ra), nil
-}
-
-// AssignmentFilter is what $filter can ask of a list of role assignments.
-type AssignmentFilter struct {
-	// AtScope: only at the scope and above it, not below.
-	AtScope bool
-	// Principal: only this object id's.
-	Principal string
+	return assignmentView(ra), a.read(ctx, ev)
 }
 
 // RoleAssignments lists those that count at scope and, unless the filter says
@@ -248,16 +332,7 @@ func (a *API) RoleAssignments(ctx context.Context, c access.Caller, scope resour
 	if err != nil {
 		return List{}, a.refuse(ctx, ev, problem.Of(err))
 	}
-	// The scopes above are part of what counts here, whoever may read there.
-	var scopes []string
-	for _, s := range scope.Ancestors() {
-		scopes = append(scopes, s.Key())
-	}
-	below := scope.Key()
-	if f.AtScope {
-		below = ""
-	}
-	ras, err := a.Store.RoleAssignments(ctx, c.Tenant, scopes, below, strings.ToLower(f.Principal), Page{After: after, Limit: PageSize + 1})
+	ras, err := a.assignmentsOf(ctx, c.Tenant, scope, f, Page{After: after, Limit: PageSize + 1})
 	if err != nil {
 		return List{}, fmt.Errorf("listing role assignments at %s: %w", scope, err)
 	}
@@ -269,76 +344,64 @@ func (a *API) RoleAssignments(ctx context.Context, c access.Caller, scope resour
 	for _, ra := range ras {
 		out.Value = append(out.Value, assignmentView(ra))
 	}
-	if err := a.Store.Record(ctx, ev); err != nil {
-		return List{}, fmt.Errorf("recording a list: %w", err)
+	return out, a.read(ctx, ev)
+}
+
+// assignmentsOf reads a page of those that the filter asks for.
+func (a *API) assignmentsOf(ctx context.Context, tenant string, scope resource.ID, f AssignmentFilter, p Page) ([]RoleAssignment, error) {
+	scopes, below := listed(scope, f.AtScope)
+	who := []string{strings.ToLower(f.Principal)}
+	if f.Groups {
+		groups, err := a.Store.GroupsOf(ctx, tenant, f.Principal, true)
+		if err != nil {
+			return nil, err
+		}
+		for _, g := range groups {
+			who = append(who, g.ID)
+		}
 	}
-	return out, nil
+	var all []RoleAssignment
+	for _, principal := range who {
+		// The first of each are enough for the first of all.
+		some, err := a.Store.RoleAssignments(ctx, tenant, scopes, below, principal, p)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, some...)
+	}
+	slices.SortFunc(all, func(a, b RoleAssignment) int { return cmp.Compare(a.ID.Key(), b.ID.Key()) })
+	return all[:min(len(all), p.Limit)], nil
+}
+
+// listed are the scopes that a list at scope is about: it and those above,
+// whose assignments count here whoever may read there; and, unless at alone is
+// asked for, what lies below.
+func listed(scope resource.ID, at bool) (scopes []string, below string) {
+	for _, s := range scope.Ancestors() {
+		scopes = append(scopes, s.Key())
+	}
+	if at {
+		return scopes, ""
+	}
+	return scopes, scope.Key()
 }
 
 func assignmentView(r RoleAssignment) View {
-	props := map[string]any{
+	return View{"id": r.ID.String(), "name": r.ID.Name(), "type": "Microsoft.Authorization/roleAssignments", "properties": map[string]any{
 		"roleDefinitionId": definitionID(r.Scope, r.Role), "principalId": r.Principal, "principalType": r.PrincipalType,
 		"scope": r.Scope.String(), "createdOn": stamp(r.Created), "updatedOn": stamp(r.Updated),
-		"createdBy": r.CreatedBy, "updatedBy": r.UpdatedBy, "condition": nil, "conditionVersion": nil,
-		"delegatedManagedIdentityResourceId": nil, "description": nil,
-	}
-	if r.Description != "" {
-		props["description"] = r.Description
-	}
-	return View{"id": r.ID.String(), "name": r.ID.Name(), "type": "Microsoft.Authorization/roleAssignments", "properties": props}
+		"createdBy": r.CreatedBy, "updatedBy": r.UpdatedBy,
+		"condition": orNull(r.Condition), "conditionVersion": orNull(r.ConditionVersion),
+		"delegatedManagedIdentityResourceId": nil, "description": orNull(r.Description),
+	}}
 }
 
-// definitionID is a role's resource ID as seen from a scope.
-func definitionID(scope resource.ID, role string) string {
-	prefix := ""
-	if s := scope.SubscriptionID(); !s.IsZero() {
-		prefix = s.String()
+// orNull is s, or null where it is empty.
+func orNull(s string) any {
+	if s == "" {
+		return nil
 	}
-	return prefix + "/providers/Microsoft.Authorization/roleDefinitions/" + role
-}
-
-// RoleDefinition returns a role.
-func (a *API) RoleDefinition(ctx context.Context, c access.Caller, id resource.ID) (View, error) {
-	ev, err := a.permit(ctx, c, actionDefinitionRead, id.Scope())
-	if err != nil {
-		return nil, err
-	}
-	role, ok := access.BuiltIn(strings.ToLower(id.Name()))
-	if !ok {
-		return nil, a.refuse(ctx, ev, problem.Errorf(problem.RoleNotFound, "The specified role definition with ID '%s' does not exist.", problem.Clip(id.Name())))
-	}
-	if err := a.Store.Record(ctx, ev); err != nil {
-		return nil, fmt.Errorf("recording a read: %w", err)
-	}
-	return definitionView(id.Scope(), role), nil
-}
-
-// RoleDefinitions lists the roles, or with name the one of that name.
-func (a *API) RoleDefinitions(ctx context.Context, c access.Caller, scope resource.ID, name string) (List, error) {
-	ev, err := a.permit(ctx, c, actionDefinitionRead, scope)
-	if err != nil {
-		return List{}, err
-	}
-	out := List{Value: []View{}}
-	for _, r := range access.BuiltIns() {
-		if name == "" || strings.EqualFold(name, r.Name) {
-			out.Value = append(out.Value, definitionView(scope, r))
-		}
-	}
-	if err := a.Store.Record(ctx, ev); err != nil {
-		return List{}, fmt.Errorf("recording a list: %w", err)
-	}
-	return out, nil
-}
-
-func definitionView(scope resource.ID, r access.Role) View {
-	return View{
-		"id": definitionID(scope, r.ID), "name": r.ID, "type": "Microsoft.Authorization/roleDefinitions",
-		"properties": map[string]any{
-			"roleName": r.Name, "type": "BuiltInRole", "description": r.Description,
-			"assignableScopes": []string{"/"}, "permissions": r.Permissions,
-		},
-	}
+	return s
 }
 
 // Assign is PutRoleAssignment for callers within the program: role by its GUID.

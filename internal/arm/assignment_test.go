@@ -87,8 +87,14 @@ func TestRoleAssignmentsThatAreRefused(t *testing.T) {
 		{400, "InvalidRequestContent", g1, name2, `{"properties":[]}`},
 		{400, "InvalidRequestContent", g1, name2, with(`"description":"` + strings.Repeat("x", 2049) + `"`)},
 		{400, "InvalidRequestContent", g1, name2, strings.Replace(with(`"description":"\u0000"`), roleReader, roleOwner, 1)},
-		{400, "NotSupported", g1, name2, with(`"condition":"@Resource[x] StringEquals 'y'"`)},
-		{400, "NotSupported", g1, name2, with(`"conditionVersion":"2.0"`)},
+		{400, "InvalidRequestContent", g1, name2, with(`"condition":"@Resource[x] StringEquals 'y'"`)},
+		{400, "InvalidRequestContent", g1, name2, with(`"condition":"@Resource[x] StringEquals 'y'","conditionVersion":"1.0"`)},
+		{400, "InvalidRequestContent", g1, name2, with(`"condition":"@Resource[x] IsLike 'y'","conditionVersion":"2.0"`)},
+		{400, "InvalidRequestContent", g1, name2, with(`"conditionVersion":"2.0"`)},
+		{400, "InvalidRequestContent", g1, name2, with(`"condition":1,"conditionVersion":"2.0"`)},
+		{400, "UnmatchedPrincipalType", g1, name2, strings.Replace(good, `"ServicePrincipal"`, `"Group"`, 1)},
+		{400, "PrincipalNotFound", g1, name2, strings.Replace(good, `"ServicePrincipal"`, `"User"`, 1)},
+		{400, "InvalidRequestContent", g1, name2, strings.Replace(good, `"ServicePrincipal"`, `"Robot"`, 1)},
 		{400, "NotSupported", g1, name2, with(`"delegatedManagedIdentityResourceId":"` + vms + `/vm1"`)},
 		// Said in two ways, of which the second takes the condition away.
 		{400, "InvalidRequestContent", g1, name2, with(`"condition":"x","Condition":null`)},
@@ -236,6 +242,7 @@ func TestRoleAssignmentLists(t *testing.T) {
 		{sub, "atScope()%20and%20principalId" + of(p.oid), "p at sub"},
 		{g1, "atScope()+and+assignedTo('" + q.oid + "')", "q at g1"},
 		{g1, "assignedTo('" + p.client + "')", ""},
+		{sub, "%20ATSCOPE%20(%20)%20%20AND%20AssignedTo(%20'" + p.oid + "'%20)%20", "p at sub"},
 		{g2, "principalId" + of(q.oid), ""},
 	} {
 		l := w.owner.must(200, "GET", tt.scope+"/providers/Microsoft.Authorization/roleAssignments?api-version=2022-04-01&$filter="+tt.filter, "")
@@ -273,6 +280,11 @@ func TestRoleDefinitions(t *testing.T) {
 		t.Errorf("GET differs from the list (-list +get):\n%s", diff)
 	}
 	w.owner.refused(404, "RoleDefinitionDoesNotExist", "GET", all+"/"+uuid.NewString(), "")
-	w.owner.refused(400, "NotSupported", "PUT", all+"/"+uuid.NewString(), `{}`)
-	w.owner.refused(400, "NotSupported", "GET", all+"?api-version=2022-04-01&$filter=type%20eq%20'CustomRole'", "")
+	w.owner.refused(400, "InvalidRequestContent", "PUT", all+"/"+uuid.NewString(), `{}`)
+	w.owner.refused(400, "NotSupported", "PUT", all+"/"+roleReader, roleBody("x", sub, "*"))
+	w.owner.refused(400, "NotSupported", "DELETE", all+"/"+roleReader, "")
+	if n := len(w.owner.must(200, "GET", all+"?api-version=2022-04-01&$filter=type%20eq%20'CustomRole'", "").values()); n != 0 {
+		t.Errorf("there are %d custom roles", n)
+	}
+	w.owner.refused(400, "NotSupported", "GET", all+"?api-version=2022-04-01&$filter=type%20eq%20'Other'", "")
 }

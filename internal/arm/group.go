@@ -322,7 +322,7 @@ func (m membership) needs() map[string]access.Operation {
 		}
 	}
 	for _, d := range m.denials {
-		out[actionDenialWrite+" "+d.Scope.Key()] = access.Operation{Action: actionDenialWrite, Scope: d.Scope}
+		out[actionDenialWrite+" "+d.ID.Key()] = access.Operation{Action: actionDenialWrite, Scope: d.Scope}
 	}
 	return out
 }
@@ -331,6 +331,17 @@ func (m membership) needs() map[string]access.Operation {
 // returns what it checked.
 func (a *API) mayChange(ctx context.Context, c access.Caller, m membership) (map[string]access.Operation, error) {
 	needs := m.needs()
+	if len(m.denials) > 0 {
+		mine, err := a.Store.GroupsOf(ctx, c.Tenant, c.Principal, true)
+		if err != nil {
+			return nil, err
+		}
+		for _, d := range m.denials {
+			if err := d.changeableBy(c, mine); err != nil {
+				return nil, a.refuse(ctx, a.event(c, actionDenialWrite, d.Scope), problem.Of(err))
+			}
+		}
+	}
 	for _, op := range needs {
 		decide := a.Directory.Authorize
 		if op.Action == actionDenialWrite {

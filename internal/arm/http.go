@@ -174,61 +174,6 @@ func answer(w http.ResponseWriter, status int, v View, err error) error {
 	return web.WriteJSON(w, status, v)
 }
 
-func (a *API) serveAssignment(w http.ResponseWriter, r *http.Request, q request, id resource.ID) error {
-	switch r.Method {
-	case http.MethodGet:
-		v, err := a.RoleAssignment(r.Context(), q.c, id)
-		return answer(w, http.StatusOK, v, err)
-	case http.MethodPut:
-		var b assignmentBody
-		if err := web.ReadJSON(r, &b); err != nil {
-			return err
-		}
-		v, created, err := a.PutRoleAssignment(r.Context(), q.c, id, b)
-		return answer(w, status(created), v, err)
-	case http.MethodDelete:
-		v, existed, err := a.DeleteRoleAssignment(r.Context(), q.c, id)
-		if err == nil && !existed {
-			w.WriteHeader(http.StatusNoContent)
-			return nil
-		}
-		return answer(w, http.StatusOK, v, err)
-	}
-	return notAllowed(r, "GET, PUT and DELETE")
-}
-
-func (a *API) serveDefinition(w http.ResponseWriter, r *http.Request, q request, id resource.ID) error {
-	if r.Method != http.MethodGet {
-		return problem.Errorf(problem.NotSupported, "Custom roles are not supported in this version; the built-in roles are at %s/providers/Microsoft.Authorization/roleDefinitions.", strings.TrimSuffix(id.Scope().String(), "/"))
-	}
-	v, err := a.RoleDefinition(r.Context(), q.c, id)
-	return answer(w, http.StatusOK, v, err)
-}
-
-func (a *API) serveAssignments(w http.ResponseWriter, r *http.Request, q request, probe resource.ID) error {
-	if r.Method != http.MethodGet {
-		return notAllowed(r, "GET")
-	}
-	f, err := assignmentFilter(q.q.Get("$filter"))
-	if err != nil {
-		return err
-	}
-	l, err := a.RoleAssignments(r.Context(), q.c, probe.Scope(), f, q.q.Get("$skiptoken"))
-	return a.answerList(w, r, q, l, err)
-}
-
-func (a *API) serveDefinitions(w http.ResponseWriter, r *http.Request, q request, probe resource.ID) error {
-	if r.Method != http.MethodGet {
-		return notAllowed(r, "GET")
-	}
-	name, err := definitionFilter(q.q.Get("$filter"))
-	if err != nil {
-		return err
-	}
-	l, err := a.RoleDefinitions(r.Context(), q.c, probe.Scope(), name)
-	return a.answerList(w, r, q, l, err)
-}
-
 // serveCollection serves .../{type}; probe is the ID of an imagined member.
 func (a *API) serveCollection(w http.ResponseWriter, r *http.Request, q request, probe resource.ID) error {
 	if r.Method != http.MethodGet {
@@ -261,52 +206,6 @@ func equals(filter, name string) (string, bool) {
 		return "", false
 	}
 	return m[2], true
-}
-
-// assignedTo reads the filter "assignedTo('value')".
-func assignedTo(filter string) (string, bool) {
-	id, ok := strings.CutPrefix(filter, "assignedTo('")
-	id, end := strings.CutSuffix(id, "')")
-	return id, ok && end && !strings.Contains(id, "'")
-}
-
-func assignmentFilter(f string) (AssignmentFilter, error) {
-	var out AssignmentFilter
-	if strings.TrimSpace(f) == "" {
-		return out, nil
-	}
-	for _, part := range strings.Split(f, " and ") {
-		part = strings.TrimSpace(part)
-		if strings.EqualFold(part, "atScope()") {
-			out.AtScope = true
-			continue
-		}
-		id, ok := equals(part, "principalId")
-		if !ok {
-			id, ok = assignedTo(part)
-		}
-		if ok && id != "" && out.Principal == "" {
-			out.Principal = id
-			continue
-		}
-		return out, problem.Errorf(problem.NotSupported, "The $filter '%s' is not supported; atScope() and one of principalId eq '{id}' and assignedTo('{id}') are, joined by and.", problem.Clip(f))
-	}
-	return out, nil
-}
-
-func definitionFilter(f string) (string, error) {
-	f = strings.TrimSpace(f)
-	if f == "" || strings.EqualFold(f, "atScopeAndBelow()") || strings.EqualFold(f, "atScope()") {
-		return "", nil
-	}
-	if t, ok := equals(f, "type"); ok && strings.EqualFold(t, "BuiltInRole") {
-		return "", nil
-	}
-	name, ok := equals(f, "roleName")
-	if !ok {
-		return "", problem.Errorf(problem.NotSupported, "The $filter '%s' is not supported; roleName eq '{name}' is.", problem.Clip(f))
-	}
-	return name, nil
 }
 
 // answerList writes a page with the absolute URL of the next.

@@ -47,10 +47,10 @@ func (a *API) serveGroups(w http.ResponseWriter, r *http.Request, q request, pro
 	}
 	l := List{Value: []View{}}
 	var groups []Group
-	if f.member != "" {
-		groups, err = a.GroupsOf(r.Context(), q.c, f.member, true)
+	if f.Member != "" {
+		groups, err = a.GroupsOf(r.Context(), q.c, f.Member, true)
 	} else {
-		groups, l.Next, err = a.Groups(r.Context(), q.c, f.name, q.q.Get("$skiptoken"))
+		groups, l.Next, err = a.Groups(r.Context(), q.c, f.Name, q.q.Get("$skiptoken"))
 	}
 	for _, g := range groups {
 		l.Value = append(l.Value, groupView(g))

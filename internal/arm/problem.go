@@ -59,16 +59,24 @@ var words = map[problem.Kind]word{
 	problem.Internal:             {500, "InternalServerError"},
 }
 
-// assignmentWords are where ARM has another word for role assignments.
-var assignmentWords = map[problem.Kind]word{
-	problem.Immutable: {400, "RoleAssignmentUpdateNotPermitted"},
+// typeWords are where ARM has another word for the resources of a type, by its
+// lower-case name.
+var typeWords = map[string]map[problem.Kind]word{
+	typeAssignment: {
+		problem.Immutable:   {400, "RoleAssignmentUpdateNotPermitted"},
+		problem.BadIdentity: {400, "UnmatchedPrincipalType"}, // a principal that is not what it is called
+	},
+	typeDefinition: {
+		problem.Exists:    {409, "RoleDefinitionWithSameNameExists"},
+		problem.Immutable: {400, "RoleDefinitionHasAssignments"}, // what somebody has cannot go
+	},
 }
 
 // wordOf is how ARM says the kind in answer to r.
 func wordOf(r *http.Request, k problem.Kind) word {
-	if w, ok := assignmentWords[k]; ok {
-		segs, _ := web.Path(r)
-		if n := len(segs); n >= 3 && strings.EqualFold(segs[n-3]+"/"+segs[n-2], typeAssignment) {
+	segs, _ := web.Path(r)
+	if n := len(segs); n >= 3 {
+		if w, ok := typeWords[strings.ToLower(segs[n-3]+"/"+segs[n-2])][k]; ok {
 			return w
 		}
 	}

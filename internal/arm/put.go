@@ -410,6 +410,9 @@ func (a *API) deleteOne(tx Tx, r Resource) error {
 	if err := tx.DeleteRoleAssignmentsWithin(key); err != nil {
 		return err
 	}
+	if err := tx.DeleteDenyAssignmentsWithin(key); err != nil {
+		return err
+	}
 	if err := tx.ReleaseNames(key); err != nil {
 		return err
 	}

@@ -36,6 +36,8 @@ func nouns() map[string]noun {
 	return map[string]noun{
 		typeAssignment:                         {resource: (*API).serveAssignment, collection: (*API).serveAssignments},
 		typeDefinition:                         {resource: (*API).serveDefinition, collection: (*API).serveDefinitions},
+		typeDenial:                             {resource: (*API).serveDenial, collection: (*API).serveDenials},
+		typePermission:                         {collection: (*API).servePermissions},
 		"microsoft.managedidentity/identities": {resource: (*API).serveDefaultIdentity},
 		typeDecision:                           {resource: (*API).serveDecision},
 		"innate.audit/events":                  {collection: (*API).serveEventsOf},
