@@ -244,19 +244,6 @@ func (v verdict) conditionWords(op *Operation, deny bool) string {
 	return but + "is not known to " + map[bool]string{false: "hold", true: "fail"}[deny] + ": " + why
 }
 
-// Conditional reports whether anything of f has a condition, so that a decision
-// can need attributes.
-func (f Facts) Conditional() bool {
-	narrowed := func(blocks []Permission) bool {
-		return slices.ContainsFunc(blocks, func(p Permission) bool { return p.Condition != "" })
-	}
-	return slices.ContainsFunc(f.Denials, func(d Denial) bool { return d.Condition != "" || narrowed(d.Permissions) }) ||
-		slices.ContainsFunc(f.Assignments, func(a Assignment) bool {
-			role, _ := f.Role(a.Role)
-			return a.Condition != "" || narrowed(role.Permissions)
-		})
-}
-
 // Role finds a role among the tenant's own and the built-in ones.
 func (f Facts) Role(id string) (Role, bool) {
 	if r, ok := f.Roles[lower(id)]; ok {

@@ -347,9 +347,14 @@ func (a *API) check(ctx context.Context, c access.Caller, scope resource.ID, bod
 	return q.answer(ctx, out)
 }
 
-// decide decides about somebody by what is there now.
+// decide decides about somebody by what is there now. What conditions say of
+// its attributes is unknown to who may not read the resource that has them.
 func (q *asking) decide(ctx context.Context, p directory.Principal, op access.Operation) (access.Decision, access.Facts, error) {
-	return q.Directory.Explain(ctx, access.Caller{Tenant: q.c.Tenant, Principal: p.ID}, op)
+	if q.self {
+		return q.Directory.Explain(ctx, q.c, op, true)
+	}
+	known := p.Resource.IsZero() || q.may(p.Resource.Type()+"/read", p.Resource)
+	return q.Directory.Explain(ctx, access.Caller{Tenant: q.c.Tenant, Principal: p.ID}, op, known)
 }
 
 // reasons are those that the caller may be told of, of those that it wants.
