@@ -312,6 +312,40 @@ func TestWhoCan(t *testing.T) {
 	}
 }
 
+// TestDecisionsKeepAttributes: a decision by a tag of somebody's resource would
+// tell what the tag is, and so it is unknown to who may not read the resource.
+func TestDecisionsKeepAttributes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	root := w.root()
+	vm := root.must(201, "PUT", vms+"/one", `{"location":"local","tags":{"level":"s3cr3t"},"identity":{"type":"SystemAssigned"}}`).str("identity", "principalId")
+	w.grant(secretsUser, vm, g1, "@Principal[Innate.Directory/principals/tags:level] StringEquals 's3cr3t'")
+	w.grant(secretsUser, vm, demo, "@Principal[Innate.Directory/principals/tags:level] StringEquals 'other'")
+	const rbac = "f58310d9-a9f6-439a-9e8d-f62e7b41a168"
+	outside := w.as(tenantA, "outside")
+	w.grant(rbac, outside.oid, demo, "")
+
+	r := root.must(200, "POST", demo+decisions+"check", ofSecret(vm))
+	if r.body["allowed"] != true || !strings.Contains(r.text, "is 's3cr3t'") {
+		t.Errorf("who may read the machine is told %s", r.text)
+	}
+	for _, ask := range []struct{ name, body string }{{"check", ofSecret(vm)}, {"whoCan", readGet}} {
+		r := outside.must(200, "POST", demo+decisions+ask.name, ask.body)
+		if strings.Contains(r.text, `"allowed":true`) || !strings.Contains(r.text, `"depends":true`) || strings.Contains(r.text, "is 's3cr3t'") {
+			t.Errorf("%s: who may not read the machine is told %s", ask.name, r.text)
+		}
+	}
+	// What somebody gives goes before what is there, also in another case.
+	r = outside.must(200, "POST", demo+decisions+"check", about(vm, `,"dataAction":"`+getSecret+`","attributes":{"principal":{"innate.directory/principals/TAGS:level":"other"}}`))
+	if r.body["allowed"] != true {
+		t.Errorf("with an attribute that is given: %s", r.text)
+	}
+	r = root.must(200, "POST", demo+decisions+"check", about(vm, `,"dataAction":"`+getSecret+`","attributes":{"principal":{"innate.directory/principals/TAGS:level":"third"}}`))
+	if r.body["allowed"] != false {
+		t.Errorf("with another than is there: %s", r.text)
+	}
+}
+
 // TestWhoCanPages: each principal is in one page, however many assignments and
 // groups it has what it has by.
 func TestWhoCanPages(t *testing.T) {
