@@ -64,8 +64,13 @@ func armPath(id resource.ID, action ...string) string {
 
 // list reads a collection page by page. Each item is T, or raw JSON.
 func list[T any](ctx context.Context, a *acting, under resource.ID, collection string) ([]T, error) {
+	return pages[T](ctx, a, armPath(under, collection))
+}
+
+// pages reads a list from its first page on.
+func pages[T any](ctx context.Context, a *acting, first string) ([]T, error) {
 	out := []T{}
-	for next := armPath(under, collection); next != ""; {
+	for next := first; next != ""; {
 		var page struct {
 			Value    []T
 			NextLink string

@@ -65,7 +65,8 @@ func (db *DB) VaultNamed(ctx context.Context, name string) (vault.Place, error) 
 			return vault.Place{}, fmt.Errorf("reading the location of %s: %w", r.ID, err)
 		}
 	}
-	return p, nil
+	p.Tags, err = arm.Tags(r)
+	return p, err
 }
 
 // audienceKey is how audiences compare: without case and trailing slashes.

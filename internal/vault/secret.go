@@ -16,6 +16,8 @@ type Place struct {
 	UID      string
 	Name     string
 	Location string
+	// Tags are the vault's, which conditions can ask about.
+	Tags map[string]string
 }
 
 // Secret is one version of a secret.

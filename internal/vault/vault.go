@@ -94,7 +94,7 @@ func (v *Vault) ask(ctx context.Context, c access.Caller, at Place, action, name
 		}
 	}
 	ev := v.event(c, at, action, scope)
-	d, err := v.decide(ctx, c, at, action, scope)
+	d, err := v.decide(ctx, c, at, action, scope, name)
 	if err != nil {
 		return ev, fmt.Errorf("authorizing %s on %s: %w", action, scope, err)
 	}
@@ -128,13 +128,28 @@ type recorded struct{ error }
 
 func (e recorded) Unwrap() error { return e.error }
 
-func (v *Vault) decide(ctx context.Context, c access.Caller, at Place, action string, scope resource.ID) (access.Decision, error) {
+func (v *Vault) decide(ctx context.Context, c access.Caller, at Place, action string, scope resource.ID, name string) (access.Decision, error) {
 	if c.Tenant != at.Tenant {
 		// Resource IDs of two tenants may read alike: a role at / in one would
 		// contain the other's vaults.
 		return access.Decision{}, nil
 	}
-	return v.Authorize(ctx, c, access.Operation{Action: action, Data: true, Scope: scope})
+	op := access.Operation{Action: action, Data: true, Scope: scope}
+	op.Attributes.Resource = at.values(name)
+	return v.Authorize(ctx, c, op)
+}
+
+// values are what conditions can ask about a secret, or with name "" about the
+// vault.
+func (p Place) values(name string) access.Values {
+	out := access.Values{"Microsoft.KeyVault/vaults:name": {p.Name}}
+	if name != "" {
+		out["Microsoft.KeyVault/vaults/secrets:name"] = []string{name}
+	}
+	for k, v := range p.Tags {
+		out["Microsoft.Resources/tags:"+k] = []string{v}
+	}
+	return out
 }
 
 // denial is Key Vault's own text, which people paste into search boxes.
