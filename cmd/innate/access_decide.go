@@ -25,8 +25,8 @@ type deciding struct {
 }
 
 const decidingHelp = `
-A PRINCIPAL is an object id, a client id, the resource ID of what the identity belongs to, a sample resource or a
-user-assigned identity by its name. A SCOPE is a resource ID, VAULT/SECRET, a sample resource, or a vault by its name;
+A PRINCIPAL is an object id, a client id, the resource ID of what the identity belongs to, or the name of a sample
+resource, a group or a user-assigned identity. A SCOPE is a resource ID, VAULT/SECRET, a sample resource, or a vault by its name;
 without one it is the subscription. An ACTION is one operation, for example Microsoft.KeyVault/vaults/secrets/getSecret/action.
 
 Whoever asks about others needs the right to read role assignments at the scope, and sees what is assigned elsewhere
@@ -83,8 +83,12 @@ func (d *deciding) question(action string) (map[string]any, error) {
 	return body, nil
 }
 
-// principal adds to a question whom it is about.
-func (a *acting) principal(name string, body map[string]any) error {
+// subject adds to a question whom it is about. Which identity a resource has,
+// the API finds: who may ask need not be able to read the resource.
+func (a *acting) subject(ctx context.Context, name string, body map[string]any) error {
+	if name == "me" {
+		return nil
+	}
 	if _, err := uuid.Parse(name); err == nil && len(name) == 36 {
 		body["principalId"] = name
 		return nil
@@ -92,6 +96,14 @@ func (a *acting) principal(name string, body map[string]any) error {
 	if w, ok := a.in.Resources[name]; ok {
 		name = w.ID
 	} else if !strings.HasPrefix(name, "/") {
+		groups, err := a.groupsNamed(ctx, name)
+		if err != nil {
+			return err
+		}
+		if len(groups) == 1 {
+			body["principalId"] = groups[0].Name
+			return nil
+		}
 		id, err := a.sample("Microsoft.ManagedIdentity/userAssignedIdentities", name)
 		if err != nil {
 			return err
@@ -198,10 +210,8 @@ It ends with exit code 1 if the answer is no. The PRINCIPAL "me" is who asks.
 				return err
 			}
 			return d.onScope(c, first(args[2:]), func(a *acting, scope resource.ID) error {
-				if args[0] != "me" {
-					if err := a.principal(args[0], body); err != nil {
-						return err
-					}
+				if err := a.subject(c.Context(), args[0], body); err != nil {
+					return err
 				}
 				var out arm.DecisionView
 				if err := a.decide(c.Context(), scope, "check", body, &out); err != nil {
@@ -232,7 +242,7 @@ func (p *prose) decision(d arm.DecisionView) {
 	p.line("action    %s (%s)", word(d.Action), kind)
 	p.line("scope     %s", word(d.Scope))
 	answer := "refused: "
-	if d.Allowed {
+	if d.Allowed || d.Depends {
 		answer = ""
 	}
 	p.line("answer    %s%s", answer, d.Summary)
@@ -382,10 +392,8 @@ The PRINCIPAL "me" is who asks.
 		RunE: func(c *cobra.Command, args []string) error {
 			return d.onScope(c, first(args[1:]), func(a *acting, scope resource.ID) error {
 				body := map[string]any{}
-				if args[0] != "me" {
-					if err := a.principal(args[0], body); err != nil {
-						return err
-					}
+				if err := a.subject(c.Context(), args[0], body); err != nil {
+					return err
 				}
 				var out arm.WhatCan
 				if err := a.decide(c.Context(), scope, "whatCan", body, &out); err != nil {

@@ -63,6 +63,10 @@ type Type struct {
 	Deleting func(tx Tx, r Resource) error
 	// View adds the computed members to properties.
 	View func(r Resource, own directory.Principal, properties map[string]any)
+	// Attributes are what conditions can ask about the resource, or about
+	// something of it (a secret of a vault) whose ID at is: the same as where
+	// the operations are done. Of who may not read the resource, r has no body.
+	Attributes func(r Resource, at resource.ID) (access.Values, error)
 	// Actions are the POST operations, by lower-case name; the caller needs
 	// {type}/{name}/action.
 	Actions map[string]Action

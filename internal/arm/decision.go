@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -287,7 +288,9 @@ func (a *API) about(ctx context.Context, c access.Caller, scope resource.ID, nam
 
 // DecisionView is the answer of check.
 type DecisionView struct {
-	Allowed      bool          `json:"allowed"`
+	Allowed bool `json:"allowed"`
+	// Depends: it would be allowed, if a condition were known to hold.
+	Depends      bool          `json:"depends,omitempty"`
 	Principal    PrincipalView `json:"principal"`
 	Action       string        `json:"action"`
 	IsDataAction bool          `json:"isDataAction"`
@@ -333,6 +336,9 @@ func (a *API) check(ctx context.Context, c access.Caller, scope resource.ID, bod
 	if err != nil {
 		return nil, err
 	}
+	if op, err = q.known(ctx, op); err != nil {
+		return nil, err
+	}
 	d, f, err := q.decide(ctx, p, op)
 	if err != nil {
 		return nil, err
@@ -341,10 +347,42 @@ func (a *API) check(ctx context.Context, c access.Caller, scope resource.ID, bod
 	if out.Reasons, err = q.reasons(ctx, d, f, func(access.Reason) bool { return true }); err != nil {
 		return nil, err
 	}
+	depends := func(r access.Reason) bool { return r.Depends }
+	if out.Depends = !d.Allowed && d.By.IsZero() && slices.ContainsFunc(d.Reasons, depends); out.Depends {
+		out.Summary = "it depends on a condition, of which not all is known"
+	}
 	if !p.Enabled {
-		out.Allowed, out.Summary = false, "the principal is disabled: its tokens are refused"
+		out.Depends, out.Allowed, out.Summary = false, false, "the principal is disabled: its tokens are refused"
 	}
 	return q.answer(ctx, out)
+}
+
+// known adds to an operation what is there to say of its resource, as far as
+// the caller may read it.
+func (q *asking) known(ctx context.Context, op access.Operation) (access.Operation, error) {
+	on := op.Scope
+	t, err := q.typeOf(on)
+	if err != nil {
+		on = on.Parent()
+		t, err = q.typeOf(on)
+	}
+	if err != nil || t.Attributes == nil {
+		return op, nil
+	}
+	r := Resource{Tenant: q.c.Tenant, ID: on, Type: t.Name}
+	if q.may(t.Name+"/read", on) {
+		if r, err = q.Store.Resource(ctx, q.c.Tenant, on.Key()); problem.Is(err, problem.NotFound) {
+			return op, nil
+		} else if err != nil {
+			return op, fmt.Errorf("reading %s: %w", on, err)
+		}
+	}
+	have, err := t.Attributes(r, op.Scope)
+	if err != nil {
+		return op, err
+	}
+	op.Attributes.Resource = directory.Before(op.Attributes.Resource, have)
+	return op, nil
 }
 
 // decide decides about somebody by what is there now. What conditions say of

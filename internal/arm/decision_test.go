@@ -156,6 +156,7 @@ func TestCheckTakesAttributes(t *testing.T) {
 	w := newWorld(t)
 	app := w.as(tenantA, "app")
 	w.grant(secretsUser, app.oid, g1, "@Resource[Microsoft.KeyVault/vaults/secrets:name] StringLike 'shop-*' AND @Request[size] NumericLessThan 5")
+	// Outside of a vault nothing is known of a secret but what is given.
 	for attributes, want := range map[string]bool{
 		`{}`: false,
 		`{"resource":{"Microsoft.KeyVault/vaults/secrets:name":"shop-db"},"request":{"size":4}}`:          true,
@@ -343,6 +344,40 @@ func TestDecisionsKeepAttributes(t *testing.T) {
 	r = root.must(200, "POST", demo+decisions+"check", about(vm, `,"dataAction":"`+getSecret+`","attributes":{"principal":{"innate.directory/principals/TAGS:level":"third"}}`))
 	if r.body["allowed"] != false {
 		t.Errorf("with another than is there: %s", r.text)
+	}
+}
+
+// TestDecisionsKnowTheSecret: what there is to say of a vault and a secret is
+// known as when the secret is read; tags to who may read the vault.
+func TestDecisionsKnowTheSecret(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	root := w.root()
+	root.must(201, "PUT", demoVault, `{"location":"local","tags":{"env":"test"},"properties":{"tenantId":"`+tenantA+`","sku":{"family":"A","name":"standard"}}}`)
+	app, other := w.as(tenantA, "app"), w.as(tenantA, "other")
+	w.grant(secretsUser, app.oid, g1, "@Resource[Microsoft.KeyVault/vaults/secrets:name] StringEquals 'db' AND @Resource[Microsoft.KeyVault/vaults:name] StringEquals 'demo'")
+	w.grant(secretsUser, other.oid, g1, "@Resource[Microsoft.Resources/tags:env] StringEquals 'test'")
+	check := func(c *caller, who, at string) string {
+		t.Helper()
+		return c.must(200, "POST", at+decisions+"check", ofSecret(who)).str("summary")
+	}
+	const depends = "it depends on a condition, of which not all is known"
+	for _, tt := range []struct {
+		who  *caller
+		oid  string
+		at   string
+		want string
+	}{
+		{root, app.oid, demo, "allowed by"},
+		{app, app.oid, demo, "allowed by"},
+		{root, app.oid, demoVault + "/secrets/other", "no role assignment"},
+		{root, app.oid, demoVault, depends}, // of which secret, nobody said
+		{root, other.oid, demo, "allowed by"},
+		{other, other.oid, demo, depends}, // its tags, it may not read
+	} {
+		if got := check(tt.who, tt.oid, tt.at); !strings.HasPrefix(got, tt.want) {
+			t.Errorf("check %s at %s: %s, want %s", tt.oid, tt.at, got, tt.want)
+		}
 	}
 }
 

@@ -87,6 +87,9 @@ func (a *API) whoCan(ctx context.Context, c access.Caller, scope resource.ID, bo
 	if err != nil {
 		return nil, err
 	}
+	if op, err = q.known(ctx, op); err != nil {
+		return nil, err
+	}
 	w := &who{asking: q, op: op, after: after, seen: map[string]*candidate{}, roles: map[string]access.Role{}}
 	w.out = WhoCan{Action: op.Action, IsDataAction: op.Data, Scope: scope.String(), Value: []WhoCanRow{}}
 	if err := w.page(ctx); err != nil {

@@ -107,15 +107,15 @@ func (d *Directory) Explain(ctx context.Context, c access.Caller, op access.Oper
 		if c.Via == "" {
 			have.Caller = nil // which program would ask, nobody said
 		}
-		op.Attributes.Principal = before(op.Attributes.Principal, have.Principal)
-		op.Attributes.Environment = before(op.Attributes.Environment, have.Environment)
-		op.Attributes.Caller = before(op.Attributes.Caller, have.Caller)
+		op.Attributes.Principal = Before(op.Attributes.Principal, have.Principal)
+		op.Attributes.Environment = Before(op.Attributes.Environment, have.Environment)
+		op.Attributes.Caller = Before(op.Attributes.Caller, have.Caller)
 	}
 	return access.Decide(op, f), f, nil
 }
 
-// before is what is given, and what is known besides.
-func before(given, known access.Values) access.Values {
+// Before is what is given, and what is known besides.
+func Before(given, known access.Values) access.Values {
 	out := maps.Clone(given)
 	if out == nil {
 		out = access.Values{}
