@@ -14,9 +14,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"github.com/innate-id/innate/internal/agent"
+	"github.com/innate-id/innate/internal/arm"
 	"github.com/innate-id/innate/internal/audit"
 	"github.com/innate-id/innate/internal/evidence"
 	"github.com/innate-id/innate/internal/fleetapi"
@@ -24,8 +26,8 @@ import (
 )
 
 func accessCommand(f *flags) *cobra.Command {
-	c := &cobra.Command{Use: "access", Short: "Why something is allowed, or not"}
-	c.AddCommand(accessExplain(f))
+	c := &cobra.Command{Use: "access", Short: "Who may do what, and why something is allowed or not"}
+	c.AddCommand(accessCheck(f), accessWhoCan(f), accessWhatCan(f), accessExplain(f))
 	return group(c)
 }
 
@@ -34,6 +36,7 @@ type explained struct {
 	managing
 	pid                           int
 	event, socket, door, workload string
+	without                       string
 	audience, identity            string
 	selectors                     []string
 	grade                         string
@@ -44,29 +47,31 @@ type explained struct {
 func accessExplain(f *flags) *cobra.Command {
 	x := explained{managing: managing{flags: f}}
 	c := x.bind(&cobra.Command{
-		Use: "explain --pid N | --event ID | RESOURCE --selector S...", Short: "Say which placement and caller rule decide, and why not the others",
+		Use: "explain --pid N | --event ID | --without ID | RESOURCE --selector S...", Short: "Say which placement, caller rule or role decides, and why not the others",
 		Long: `Say which placement and caller rule decide about a caller, and why not the others.
 
   --pid N        a process of this machine, as the agent sees it now, at each of its doors. Root may ask about
                  every process, who is not about its own
   --event ID     what was decided: an event's request or token id (innate audit tail --json), or "last"; and what
-                 the rules say of that caller today
+                 the rules say of that caller, and the roles of that operation, today
+  --without ID   what would break if the role assignment with this ID went: who would lose what, considering what
+                 others give; it stays
   RESOURCE       what the rules of a resource say of a caller with these selectors, who need not exist
 
-It shows what decides where the caller is. That the identity has a right at the API, the API says.`,
+It shows what decides where the caller is. What the identity may do at an API, innate access check says.`,
 		Example:               "  innate access explain --pid $(pgrep -o shop)\n  innate access explain --event last\n  innate access explain app1 --selector systemd:id:shop.service --grade kernel",
 		DisableFlagsInUseLine: true,
 		Args:                  atMostOne("RESOURCE"),
 		ValidArgsFunction:     completeNames(f),
 		RunE: func(c *cobra.Command, args []string) error {
 			given := 0
-			for _, is := range []bool{x.pid != 0, x.event != "", len(args) > 0} {
+			for _, is := range []bool{x.pid != 0, x.event != "", x.without != "", len(args) > 0} {
 				if is {
 					given++
 				}
 			}
 			if given != 1 {
-				return usage(c, "one of --pid, --event and RESOURCE was expected; there are %d", given)
+				return usage(c, "one of --pid, --event, --without and RESOURCE was expected; there are %d", given)
 			}
 			if x.workload != "" && x.door == "" {
 				x.door = agent.RunDoor
@@ -76,6 +81,8 @@ It shows what decides where the caller is. That the identity has a right at the 
 				return x.process(c)
 			case x.event != "":
 				return x.recorded(c)
+			case x.without != "":
+				return x.goneWithout(c)
 			}
 			return x.supposed(c, args[0])
 		},
@@ -83,6 +90,7 @@ It shows what decides where the caller is. That the identity has a right at the 
 	fl := c.Flags()
 	fl.IntVar(&x.pid, "pid", 0, "explain this process")
 	fl.StringVar(&x.event, "event", "", "explain the recorded event with this request or token id, or the \"last\" one about a token for a program")
+	fl.StringVar(&x.without, "without", "", "explain what would break without the role assignment with this resource ID")
 	fl.StringVar(&x.socket, "agent-socket", "", "control socket of innate-agent, on a host that it serves, instead of innate dev's (--pid)")
 	fl.StringVar(&x.door, "door", "", "only this door of the agent (--pid)")
 	fl.StringVar(&x.workload, "start-as", "", "the resource that the process would be started as: it comes in by the door \"run\" (--pid)")
@@ -321,8 +329,9 @@ func (x *explained) recorded(c *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	roles, off := x.rolesToday(c.Context(), a, ev)
 	if x.asJSON {
-		return printJSON(c.OutOrStdout(), map[string]any{"event": ev, "today": now})
+		return printJSON(c.OutOrStdout(), map[string]any{"event": ev, "today": now, "decision": roles})
 	}
 	p := &prose{}
 	p.line("event     %s", eventLine(ev))
@@ -339,7 +348,37 @@ func (x *explained) recorded(c *cobra.Command) error {
 		p.line("\nThe caller rules of %s today say of such a caller:", on.Name())
 		p.judged(*now)
 	}
+	switch {
+	case roles != nil:
+		p.line("\nThe roles today say of such an operation:")
+		p.decision(*roles)
+	case off != nil:
+		p.line("\nWhat the roles say of it today cannot be told: %v", off)
+	}
 	return p.print(c.OutOrStdout())
+}
+
+// rolesToday asks about the operation of an event as it would be decided now;
+// nil of one that no role is about.
+func (x *explained) rolesToday(ctx context.Context, a *acting, ev audit.Event) (*arm.DecisionView, error) {
+	on, err := resource.Parse(ev.Target)
+	own := strings.HasPrefix(ev.Action, "Innate.") && !strings.HasPrefix(ev.Action, "Innate.Fleet/") && !strings.HasPrefix(ev.Action, "Innate.Build/")
+	if _, perr := uuid.Parse(ev.Principal); err != nil || perr != nil || own {
+		return nil, nil
+	}
+	if strings.EqualFold(on.Type(), "Microsoft.Authorization/roleAssignments") {
+		on = on.Scope() // where the right to write it is asked for
+	}
+	body, err := (&deciding{}).question(ev.Action)
+	if err != nil {
+		return nil, err
+	}
+	body["principalId"] = ev.Principal
+	var out arm.DecisionView
+	if err := a.decide(ctx, on, "check", body, &out); err != nil {
+		return nil, err
+	}
+	return &out, nil
 }
 
 // managementAudience is the API that this command asks itself.
@@ -384,6 +423,9 @@ func (x *explained) today(ctx context.Context, a *acting, ev audit.Event) (calle
 	e, err := evidence.ParseDescription(ev.Via)
 	if err != nil {
 		return nil, on, nil, nil // an older host's words: what is on record is shown as it is
+	}
+	if !strings.HasPrefix(ev.Action, "Innate.Token/") {
+		return &e, on, nil, nil // a use of a token: the rules decided when it was asked for
 	}
 	on, err = resource.Parse(ev.Target)
 	if err == nil && strings.EqualFold(on.Type(), "Innate.Fleet/hosts") {

@@ -58,8 +58,8 @@ func (n identityNode) restrictions() string {
 	return strings.Join(parts, ", ")
 }
 
-// group is the sample's resource group.
-func (a *acting) group() (resource.ID, error) {
+// resourceGroup is the sample's resource group.
+func (a *acting) resourceGroup() (resource.ID, error) {
 	return resource.Parse("/subscriptions/" + a.in.SubscriptionID + "/resourceGroups/" + a.in.ResourceGroup)
 }
 
@@ -78,7 +78,7 @@ func (a *acting) userAssigned(name string) (resource.ID, error) {
 // named is the resource of a type in the sample's group; a child's name is
 // "parent/child".
 func (a *acting) named(typ, name string) (resource.ID, error) {
-	group, err := a.group()
+	group, err := a.resourceGroup()
 	if err != nil {
 		return resource.ID{}, err
 	}
@@ -154,7 +154,7 @@ func identityList(f *flags) *cobra.Command {
 				return err
 			}
 			defer a.release()
-			group, err := a.group()
+			group, err := a.resourceGroup()
 			if err != nil {
 				return err
 			}

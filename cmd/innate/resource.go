@@ -194,7 +194,7 @@ func resourceList(f *flags) *cobra.Command {
 				return err
 			}
 			defer a.release()
-			group, err := a.group()
+			group, err := a.resourceGroup()
 			if err != nil {
 				return err
 			}

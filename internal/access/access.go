@@ -9,7 +9,11 @@
 // may do, whatever roles they have, is what deny assignments say.
 package access
 
-import "github.com/innate-id/innate/internal/resource"
+import (
+	"slices"
+
+	"github.com/innate-id/innate/internal/resource"
+)
 
 // Caller is the authenticated client of one request. Domain methods take it as
 // an argument, so that none can be written without one.
@@ -64,6 +68,11 @@ type Role struct {
 	// A built-in role has the root.
 	Custom           bool
 	AssignableScopes []resource.ID
+}
+
+// Has reports whether the role has the action, whatever its conditions say.
+func (r Role) Has(action string, data bool) bool {
+	return slices.ContainsFunc(r.Permissions, func(p Permission) bool { return p.has(action, data).what == grants })
 }
 
 // Assignment gives a role to a principal at a scope and everything below it.
@@ -142,14 +151,21 @@ type Facts struct {
 
 // Reason says what one assignment contributed to a decision.
 type Reason struct {
-	// Assignment is a role assignment or, with Denies, a deny assignment.
+	// Assignment is a role assignment or, with Denial, a deny assignment.
 	Assignment resource.ID
-	Role       string
+	// Denial says that it is a deny assignment.
+	Denial bool
+	Scope  resource.ID
+	// Role is the role's name, or the denial's.
+	Role string
 	// Principal is who the assignment is for: the principal itself or a group.
 	Principal string
 	// Grants says that this assignment allows the action; Denies that it
 	// refuses it.
 	Grants, Denies bool
+	// Depends says that it would, if its condition held, of which nothing is
+	// known without attributes that the question does not have.
+	Depends bool
 	// Why is for people: "its scope does not contain ...".
 	Why string
 }

@@ -16,7 +16,7 @@ import (
 func Decide(op Operation, f Facts) Decision {
 	var d Decision
 	for _, deny := range f.Denials {
-		r := Reason{Assignment: deny.ID, Role: deny.Name, Principal: f.deniedAs(deny)}
+		r := Reason{Assignment: deny.ID, Denial: true, Scope: deny.Scope, Role: deny.Name, Principal: f.deniedAs(deny)}
 		v := f.denies(&op, deny)
 		r.Denies, r.Why = v.what == grants, v.words(&op, deny.Scope, true)
 		d.Reasons = append(d.Reasons, r)
@@ -26,13 +26,13 @@ func Decide(op Operation, f Facts) Decision {
 	}
 	denied := !d.By.IsZero()
 	for _, a := range f.Assignments {
-		r := Reason{Assignment: a.ID, Principal: a.Principal}
+		r := Reason{Assignment: a.ID, Scope: a.Scope, Principal: a.Principal}
 		v := f.grants(&op, a)
 		r.Role = v.role.Name
 		if r.Role == "" {
 			r.Role = a.Role
 		}
-		r.Grants, r.Why = v.what == grants, v.words(&op, a.Scope, false)
+		r.Grants, r.Depends, r.Why = v.what == grants, v.what == conditionUnknown, v.words(&op, a.Scope, false)
 		d.Reasons = append(d.Reasons, r)
 		if r.Grants && !denied && !d.Allowed {
 			d.Allowed, d.By = true, a.ID
@@ -103,10 +103,10 @@ func (f Facts) grants(op *Operation, a Assignment) verdict {
 	switch {
 	case !holds(f.Principals, a.Principal):
 		return verdict{what: otherPrincipal}
-	case !f.covers(a.Scope, op.Scope):
+	case !f.Covers(a.Scope, op.Scope):
 		return verdict{what: otherScope}
 	}
-	role, ok := f.role(a.Role)
+	role, ok := f.Role(a.Role)
 	if !ok {
 		return verdict{what: unknownRole}
 	}
@@ -121,7 +121,7 @@ func (f Facts) denies(op *Operation, d Denial) verdict {
 		return verdict{what: otherPrincipal}
 	case slices.ContainsFunc(d.Excluded, func(p string) bool { return holds(f.Principals, p) }):
 		return verdict{what: excluded}
-	case !f.covers(d.Scope, op.Scope):
+	case !f.Covers(d.Scope, op.Scope):
 		return verdict{what: otherScope}
 	case d.ScopeOnly && !d.Scope.Equal(op.Scope):
 		return verdict{what: onlyAtScope}
@@ -244,17 +244,17 @@ func (v verdict) conditionWords(op *Operation, deny bool) string {
 	return but + "is not known to " + map[bool]string{false: "hold", true: "fail"}[deny] + ": " + why
 }
 
-// role finds a role among the tenant's own and the built-in ones.
-func (f Facts) role(id string) (Role, bool) {
+// Role finds a role among the tenant's own and the built-in ones.
+func (f Facts) Role(id string) (Role, bool) {
 	if r, ok := f.Roles[lower(id)]; ok {
 		return r, true
 	}
 	return BuiltIn(id)
 }
 
-// covers reports whether what is assigned at scope counts at target: it is
+// Covers reports whether what is assigned at scope counts at target: it is
 // above it, in its ID or as a management group.
-func (f Facts) covers(scope, target resource.ID) bool {
+func (f Facts) Covers(scope, target resource.ID) bool {
 	if scope.Contains(target) {
 		return true
 	}

@@ -7,7 +7,7 @@ import "slices"
 func (f Facts) Narrowed() bool {
 	return slices.ContainsFunc(f.Denials, func(d Denial) bool { return d.Condition != "" || narrows(d.Permissions) }) ||
 		slices.ContainsFunc(f.Assignments, func(a Assignment) bool {
-			role, _ := f.role(a.Role)
+			role, _ := f.Role(a.Role)
 			return a.Condition != "" || narrows(role.Permissions)
 		})
 }
@@ -18,7 +18,7 @@ func (f Facts) Unnarrowed() Facts {
 	out := f
 	out.Assignments, out.Roles = nil, map[string]Role{}
 	for _, a := range f.Assignments {
-		role, ok := f.role(a.Role)
+		role, ok := f.Role(a.Role)
 		if !ok || a.Condition != "" {
 			continue
 		}

@@ -99,6 +99,10 @@ type Type struct {
 	// Expand are the members of properties that are there if $expand asks for
 	// them, by lower-case name.
 	Expand map[string]func(r Resource) any
+	// Attributes are what conditions can ask about the resource, or about
+	// something of it (a secret of a vault) whose ID at is: the same as where
+	// the operations are done. Of who may not read the resource, r has no body.
+	Attributes func(r Resource, at resource.ID) (access.Values, error)
 	// Actions are the POST operations, by lower-case name; the caller needs
 	// {type}/{name}/action.
 	Actions map[string]Action
@@ -157,6 +161,9 @@ type API struct {
 	// Common are the actions that every resource in a group has, by lower-case
 	// name; a type's own come first.
 	Common map[string]Action
+	// Places says where programs are a resource, of what c may read, and how
+	// many other places there are; nil if there are no hosts to be on.
+	Places func(ctx context.Context, c access.Caller, id resource.ID) (places []Place, hidden int, err error)
 	// FollowLife is how long one answer follows the record; zero means an hour.
 	FollowLife time.Duration
 	// Patience is how long a client waits before an operation goes on without

@@ -103,6 +103,9 @@ type Store interface {
 	RoleAssignments(ctx context.Context, tenant string, scopes []string, below, principal string, p Page) ([]RoleAssignment, error)
 	// Principal is as in directory.Store.
 	Principal(ctx context.Context, tenant, id string) (directory.Principal, error)
+	// PrincipalOfClient returns the principal with this client id;
+	// [problem.UnknownClient] if the tenant has none.
+	PrincipalOfClient(ctx context.Context, tenant, client string) (directory.Principal, error)
 	// Write runs fn in one transaction that has the tenant's next revision
 	// (and so runs alone in its tenant), records *ev in the management chain and
 	// commits. An error from fn undoes everything and is returned as it is. fn may run more

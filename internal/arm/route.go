@@ -46,6 +46,7 @@ func nouns() map[string]noun {
 		strings.ToLower(typeSubscription):                       {resource: (*API).serveSubscription},
 		typeDenial:                                              {resource: (*API).serveDenial, collection: (*API).serveDenials},
 		typePermission:                                          {collection: (*API).servePermissions},
+		typeDecision:                                            {resource: (*API).serveDecision},
 	}
 }
 

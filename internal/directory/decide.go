@@ -3,6 +3,8 @@ package directory
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -82,6 +84,48 @@ func (d *Directory) decide(ctx context.Context, c access.Caller, op access.Opera
 		}
 	}
 	return access.Judge(op, f), nil
+}
+
+// Explain decides as [Directory.Authorize] does, with a reason for everything
+// that was considered, and returns what it decided by. The attributes of op are
+// of an operation that somebody thinks of, and go before what is known here. Of
+// the principal, known false leaves everything out: a decision by an attribute
+// tells who asks what it is.
+func (d *Directory) Explain(ctx context.Context, c access.Caller, op access.Operation, known bool) (access.Decision, access.Facts, error) {
+	f, err := d.Store.Facts(ctx, c.Tenant, c.Principal, op.Scope)
+	if err != nil {
+		return access.Decision{}, f, fmt.Errorf("reading the rights of %s: %w", c.Principal, err)
+	}
+	if f.Narrowed() {
+		have, err := d.fill(ctx, c, access.Attributes{})
+		if err != nil {
+			return access.Decision{}, f, err
+		}
+		if !known {
+			have.Principal = nil
+		}
+		if c.Via == "" {
+			have.Caller = nil // which program would ask, nobody said
+		}
+		op.Attributes.Principal = Before(op.Attributes.Principal, have.Principal)
+		op.Attributes.Environment = Before(op.Attributes.Environment, have.Environment)
+		op.Attributes.Caller = Before(op.Attributes.Caller, have.Caller)
+	}
+	return access.Decide(op, f), f, nil
+}
+
+// Before is what is given, and what is known besides.
+func Before(given, known access.Values) access.Values {
+	out := maps.Clone(given)
+	if out == nil {
+		out = access.Values{}
+	}
+	for k, v := range known {
+		if !slices.ContainsFunc(slices.Collect(maps.Keys(given)), func(have string) bool { return strings.EqualFold(have, k) }) {
+			out[k] = v
+		}
+	}
+	return out
 }
 
 // Selector picks one of a resource's identities. At most one member is set;

@@ -137,17 +137,41 @@ func explainRequest(body json.RawMessage) (ExplainRequest, evidence.Evidence, er
 	return q, who.Evidence, err
 }
 
+// Places are where programs are the resource: its placements on hosts, of
+// those that c may read, and how many others there are.
+func (f *Fleet) Places(ctx context.Context, c access.Caller, id resource.ID) (out []arm.Place, hidden int, err error) {
+	out = []arm.Place{}
+	hidden, err = f.placementsOf(ctx, c, id, func(row arm.Resource, p PlacementProperties) {
+		out = append(out, arm.Place{ID: row.ID.String(), Host: row.ID.Parent().String(), Door: p.Door, Selectors: append([]string{}, p.Selectors...)})
+	})
+	return out, hidden, err
+}
+
 // explainPlacements holds the caller against where the resource is placed.
 func (f *Fleet) explainPlacements(ctx context.Context, c access.Caller, r arm.Resource, who evidence.Evidence) (out []ExplainedPlacement, hidden int, err error) {
 	out = []ExplainedPlacement{}
-	all, err := f.Store.BoundTo(ctx, r.Tenant, r.ID.Key(), TypePlacement)
+	hidden, err = f.placementsOf(ctx, c, r.ID, func(row arm.Resource, p PlacementProperties) {
+		e := ExplainedPlacement{ID: row.ID.String(), Door: p.Door, Why: who.Lacks(selectors(p.Selectors))}
+		if p.Door != who.Door {
+			e.Why = "the caller came through the door " + problem.Clip(who.Door)
+		}
+		e.Matches = e.Why == ""
+		out = append(out, e)
+	})
+	return out, hidden, err
+}
+
+// placementsOf calls each with the placements of a resource that c may read;
+// hidden is how many others there are.
+func (f *Fleet) placementsOf(ctx context.Context, c access.Caller, id resource.ID, each func(arm.Resource, PlacementProperties)) (hidden int, err error) {
+	all, err := f.Store.BoundTo(ctx, c.Tenant, id.Key(), TypePlacement)
 	if err != nil {
-		return nil, 0, err
+		return 0, err
 	}
 	for _, row := range all {
 		d, err := f.Authorize(ctx, c, access.Operation{Action: TypePlacement + "/read", Scope: row.ID})
 		if err != nil {
-			return nil, 0, err
+			return 0, err
 		}
 		if !d.Allowed {
 			hidden++
@@ -155,16 +179,11 @@ func (f *Fleet) explainPlacements(ctx context.Context, c access.Caller, r arm.Re
 		}
 		p, err := placement(row.Body)
 		if err != nil {
-			return nil, 0, fmt.Errorf("reading placement %s: %w", row.ID, internal(err))
+			return 0, fmt.Errorf("reading placement %s: %w", row.ID, internal(err))
 		}
-		e := ExplainedPlacement{ID: row.ID.String(), Door: p.Door, Why: who.Lacks(selectors(p.Selectors))}
-		if p.Door != who.Door {
-			e.Why = "the caller came through the door " + problem.Clip(who.Door)
-		}
-		e.Matches = e.Why == ""
-		out = append(out, e)
+		each(row, p)
 	}
-	return out, hidden, nil
+	return hidden, nil
 }
 
 func explained(v evidence.Verdict) ExplainedVerdict {

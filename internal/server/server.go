@@ -100,12 +100,12 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, now func() time.Tim
 	s.ARM.Register(arm.Own(s.Names, s.STS.Reserved)...)
 	s.ARM.Register(vault.Type(s.Names))
 	s.ARM.Register(s.Fleet.Types()...)
-	s.ARM.Common = s.Fleet.Actions()
 	added, err := arm.Rows(slices.Collect(maps.Values(s.ARM.Types)), registered(cfg.ResourceTypes))
 	if err != nil {
 		return nil, fmt.Errorf("resource_types: %w", err)
 	}
 	s.ARM.Register(added...)
+	s.ARM.Common, s.ARM.Places = s.Fleet.Actions(), s.Fleet.Places
 
 	if cfg.TLS.LocalCA {
 		if s.CA, err = s.Ring.Authority(ctx, "", keyring.KindServerCA, cfg.Domain); err != nil {

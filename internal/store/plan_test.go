@@ -24,6 +24,7 @@ func TestQueriesGoByTheirIndex(t *testing.T) {
 		{getIdentities, 2, []string{"SEARCH a USING COVERING INDEX sqlite_autoindex_attachment_1 (tenant=? AND resource_key=?)", "principal_resource (tenant=? AND resource_key=?)"}},
 		{getSystemIdentity, 2, []string{"principal_resource (tenant=? AND resource_key=?)"}},
 		{getPrincipalOf, 2, []string{"principal_resource (tenant=? AND resource_key=?)"}},
+		{getPrincipalOfClient, 2, []string{"principal_client (tenant=? AND client=?)"}},
 		{attachedTo, 2, []string{"attachment_identity (tenant=? AND identity_key=?)"}},
 		{detachTo, 2, []string{"attachment_identity (tenant=? AND identity_key=?)"}},
 		{assignmentsOfSome, 9, []string{"(tenant=? AND principal=?)"}},

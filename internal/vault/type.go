@@ -6,9 +6,11 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/innate-id/innate/internal/access"
 	"github.com/innate-id/innate/internal/arm"
 	"github.com/innate-id/innate/internal/directory"
 	"github.com/innate-id/innate/internal/problem"
+	"github.com/innate-id/innate/internal/resource"
 	"github.com/innate-id/innate/internal/web"
 )
 
@@ -51,6 +53,14 @@ func Type(names web.Names) *arm.Type {
 				return problem.Errorf(problem.Conflict, "The vault '%s' still holds %d secrets, deleted ones that can be recovered included; delete and purge them first: this version has no soft delete of vaults, and would lose them.", r.ID.Name(), n)
 			}
 			return nil
+		},
+		Attributes: func(r arm.Resource, at resource.ID) (access.Values, error) {
+			tags, err := arm.Tags(r)
+			name := ""
+			if !at.Equal(r.ID) {
+				name = at.Name()
+			}
+			return Place{Name: r.ID.Name(), Tags: tags}.values(name), err
 		},
 		View: func(r arm.Resource, _ directory.Principal, p map[string]any) {
 			have := map[string]string{} // names of members compare without case

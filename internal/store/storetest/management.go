@@ -26,6 +26,7 @@ func management() []test {
 		{"ResourcesBoundDieTogether", boundResources},
 		{"DeletedResourceLeavesNoAttachment", deleteDetaches},
 		{"Principals", principals},
+		{"PrincipalsByClientID", principalOfClient},
 		{"IdentitiesInOrder", identitiesInOrder},
 		{"NamesAreUniqueInTheInstallation", uniqueNames},
 		{"AudiencesBelongToOneApplication", audiences},
@@ -286,6 +287,24 @@ func principals(t *testing.T, f *fixture) {
 	refused(t, "Principal(deleted)", err, problem.NotFound)
 }
 
+func principalOfClient(t *testing.T, f *fixture) {
+	p, q := principalOf("aaaa-1", machine("G", "vm"), true), principalOf("bbbb-2", machine("G", "vm2"), true)
+	none := principalOf("cccc-3", machine("G", "vm3"), true)
+	none.Client = ""
+	f.write(func(tx arm.Tx) error {
+		return errors.Join(tx.PutPrincipal(p), tx.PutPrincipal(q), tx.PutPrincipal(none))
+	})
+	got, err := f.db.PrincipalOfClient(t.Context(), tenant, upper(p.Client))
+	must(t, err)
+	same(t, "PrincipalOfClient", got, p)
+	for _, client := range []string{"", p.ID, "none"} {
+		_, err = f.db.PrincipalOfClient(t.Context(), tenant, client)
+		refused(t, "PrincipalOfClient("+client+")", err, problem.UnknownClient)
+	}
+	_, err = f.db.PrincipalOfClient(t.Context(), other, p.Client)
+	refused(t, "PrincipalOfClient(of another tenant)", err, problem.UnknownClient)
+}
+
 func identitiesInOrder(t *testing.T, f *fixture) {
 	vm, vm2 := machine("G", "vm"), machine("G", "Vm2")
 	f.put(node(vm), node(vm2), node(identity("B")), node(identity("a")))
@@ -478,5 +497,5 @@ func closed(t *testing.T, f *fixture) {
 func schemaVersion(t *testing.T, f *fixture) {
 	got, err := f.db.SchemaVersion(t.Context())
 	must(t, err)
-	same(t, "SchemaVersion", got, int64(6))
+	same(t, "SchemaVersion", got, int64(9))
 }
