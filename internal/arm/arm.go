@@ -63,6 +63,9 @@ type Type struct {
 	Deleting func(tx Tx, r Resource) error
 	// View adds the computed members to properties.
 	View func(r Resource, own directory.Principal, properties map[string]any)
+	// Links adds the computed members that are URLs of this installation, by
+	// the names that it was asked by.
+	Links func(names web.Names, r Resource, properties map[string]any)
 	// Actions are the POST operations, by lower-case name; the caller needs
 	// {type}/{name}/action.
 	Actions map[string]Action

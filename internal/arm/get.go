@@ -12,6 +12,7 @@ import (
 	"github.com/innate-id/innate/internal/directory"
 	"github.com/innate-id/innate/internal/problem"
 	"github.com/innate-id/innate/internal/resource"
+	"github.com/innate-id/innate/internal/web"
 )
 
 // View is a resource as clients read it.
@@ -30,7 +31,7 @@ func (a *API) Get(ctx context.Context, c access.Caller, id resource.ID) (View, e
 	if err != nil {
 		return nil, err
 	}
-	v, err := a.view(ctx, t, c.Tenant, id)
+	v, err := a.view(ctx, t, c, id)
 	if p := problem.Of(err); err != nil && p.Kind != problem.Internal {
 		return nil, a.refuse(ctx, ev, p)
 	}
@@ -44,28 +45,28 @@ func (a *API) Get(ctx context.Context, c access.Caller, id resource.ID) (View, e
 }
 
 // view reads a resource and says it in its type's words.
-func (a *API) view(ctx context.Context, t *Type, tenant string, id resource.ID) (View, error) {
-	r, err := a.Store.Resource(ctx, tenant, id.Key())
+func (a *API) view(ctx context.Context, t *Type, c access.Caller, id resource.ID) (View, error) {
+	r, err := a.Store.Resource(ctx, c.Tenant, id.Key())
 	if problem.Is(err, problem.NotFound) {
 		return nil, notFound(id)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", id, err)
 	}
-	have, err := a.Store.Identities(ctx, tenant, id.Key())
+	have, err := a.Store.Identities(ctx, c.Tenant, id.Key())
 	if err != nil {
 		return nil, fmt.Errorf("reading the identities of %s: %w", id, err)
 	}
 	var own directory.Principal
 	if t.OwnPrincipal != "" {
-		if own, err = a.Store.PrincipalOf(ctx, tenant, id.Key()); err != nil {
+		if own, err = a.Store.PrincipalOf(ctx, c.Tenant, id.Key()); err != nil {
 			return nil, fmt.Errorf("reading the principal of %s: %w", id, err)
 		}
 	}
-	return t.view(r, have, own), nil
+	return t.view(a.Names.Asked(c.Asked), r, have, own), nil
 }
 
-func (t *Type) view(r Resource, have []directory.Principal, own directory.Principal) View {
+func (t *Type) view(names web.Names, r Resource, have []directory.Principal, own directory.Principal) View {
 	v := View{}
 	for k, raw := range r.Body {
 		v[k] = raw
@@ -74,6 +75,9 @@ func (t *Type) view(r Resource, have []directory.Principal, own directory.Princi
 	props["provisioningState"] = "Succeeded"
 	if t.View != nil {
 		t.View(r, own, props)
+	}
+	if t.Links != nil {
+		t.Links(names, r, props)
 	}
 	v["id"], v["name"], v["type"], v["properties"] = r.ID.String(), r.ID.Name(), t.Name, props
 	v["etag"] = etag(r)
@@ -128,7 +132,7 @@ func (a *API) List(ctx context.Context, c access.Caller, parent resource.ID, typ
 			return List{}, fmt.Errorf("reading %s: %w", parent, err)
 		}
 	}
-	out, err := a.page(ctx, c.Tenant, parent, typ, after)
+	out, err := a.page(ctx, c, parent, typ, after)
 	if err != nil {
 		return List{}, err
 	}
@@ -138,9 +142,9 @@ func (a *API) List(ctx context.Context, c access.Caller, parent resource.ID, typ
 	return out, nil
 }
 
-func (a *API) page(ctx context.Context, tenant string, parent resource.ID, typ, after string) (List, error) {
+func (a *API) page(ctx context.Context, c access.Caller, parent resource.ID, typ, after string) (List, error) {
 	out := List{Value: []View{}}
-	rs, err := a.Store.Resources(ctx, tenant, parent.Key(), typ, Page{After: after, Limit: PageSize + 1})
+	rs, err := a.Store.Resources(ctx, c.Tenant, parent.Key(), typ, Page{After: after, Limit: PageSize + 1})
 	if err != nil {
 		return out, fmt.Errorf("listing below %s: %w", parent, err)
 	}
@@ -153,7 +157,7 @@ func (a *API) page(ctx context.Context, tenant string, parent resource.ID, typ, 
 		if !ok || typ == "" && (r.Type == typeGroup || r.Type == typeSubscription || t.Extension) {
 			continue // groups and extensions are no "resources" to ARM's mixed list
 		}
-		v, err := a.view(ctx, t, tenant, r.ID)
+		v, err := a.view(ctx, t, c, r.ID)
 		if problem.Is(err, problem.NotFound) || problem.Is(err, problem.GroupNotFound) {
 			continue // deleted since the page was read
 		}

@@ -318,7 +318,7 @@ func (a *API) answerList(w http.ResponseWriter, r *http.Request, q request, l Li
 	if l.Next != "" {
 		next := q.q
 		next.Set("$skiptoken", l.Next)
-		out["nextLink"] = a.Names.Management() + (&url.URL{Path: q.path}).EscapedPath() + "?" + next.Encode()
+		out["nextLink"] = a.Names.Asked(q.c.Asked).Management() + (&url.URL{Path: q.path}).EscapedPath() + "?" + next.Encode()
 	}
 	return web.WriteJSON(w, http.StatusOK, out)
 }

@@ -42,6 +42,10 @@ type Config struct {
 	Replica string `yaml:"replica"`
 	// TokenLife is how long access tokens live: "10m" to "24h". Default "1h".
 	TokenLife string `yaml:"token_life"`
+	// PublicNames makes the listener answer for the public cloud's own names
+	// too. It is for "innate dev" alone, and no setting of innated: only on the
+	// machine of whoever asked for it may those names lead here.
+	PublicNames bool `yaml:"-"`
 }
 
 // Database is one of two.
