@@ -3,6 +3,7 @@ package directory
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -48,11 +49,10 @@ func (d *Directory) Alive(ctx context.Context, tenant, id string, issued time.Ti
 // Authorize decides whether c may do op, by what exists now: c's groups, their
 // role assignments, the deny assignments. It knows what there is to say of the
 // principal, its program and the environment; op says what there is of the
-// request and the resource. A decision that refuses is no error. It has no
-// reasons: those are for who asks why.
+// request and the resource. A decision that refuses is no error.
 func (d *Directory) Authorize(ctx context.Context, c access.Caller, op access.Operation) (access.Decision, error) {
 	if c.System {
-		return access.Decision{Allowed: true}, nil
+		return access.Decision{Allowed: true, Reasons: []access.Reason{{Grants: true, Why: "Innate itself"}}}, nil
 	}
 	return d.decide(ctx, c, op, false)
 }
@@ -63,7 +63,7 @@ func (d *Directory) Authorize(ctx context.Context, c access.Caller, op access.Op
 // those roles are.
 func (d *Directory) AuthorizeUnconditionally(ctx context.Context, c access.Caller, op access.Operation) (access.Decision, error) {
 	if c.System {
-		return access.Decision{Allowed: true}, nil
+		return access.Decision{Allowed: true, Reasons: []access.Reason{{Grants: true, Why: "Innate itself"}}}, nil
 	}
 	return d.decide(ctx, c, op, true)
 }
@@ -74,14 +74,20 @@ func (d *Directory) decide(ctx context.Context, c access.Caller, op access.Opera
 		return access.Decision{}, fmt.Errorf("reading the rights of %s: %w", c.Principal, err)
 	}
 	if unconditionally {
-		f = f.Unnarrowed()
+		f.Assignments = slices.DeleteFunc(f.Assignments, func(a access.Assignment) bool { return a.Condition != "" })
 	}
-	if f.Narrowed() {
+	if conditional(f) {
 		if op.Attributes, err = d.fill(ctx, c, op.Attributes); err != nil {
 			return access.Decision{}, err
 		}
 	}
-	return access.Judge(op, f), nil
+	return access.Decide(op, f), nil
+}
+
+// conditional reports whether anything of f asks for attributes.
+func conditional(f access.Facts) bool {
+	return slices.ContainsFunc(f.Assignments, func(a access.Assignment) bool { return a.Condition != "" }) ||
+		slices.ContainsFunc(f.Denials, func(d access.Denial) bool { return d.Condition != "" })
 }
 
 // Selector picks one of a resource's identities. At most one member is set;

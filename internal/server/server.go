@@ -17,6 +17,7 @@ import (
 	"github.com/innate-id/innate/internal/directory"
 	"github.com/innate-id/innate/internal/fleet"
 	"github.com/innate-id/innate/internal/fleetapi"
+	"github.com/innate-id/innate/internal/graph"
 	"github.com/innate-id/innate/internal/keyring"
 	"github.com/innate-id/innate/internal/portal"
 	"github.com/innate-id/innate/internal/problem"
@@ -39,6 +40,7 @@ type Server struct {
 	Directory *directory.Directory
 	STS       *sts.Service
 	ARM       *arm.API
+	Graph     *graph.Graph
 	Vault     *vault.Vault
 	Fleet     *fleet.Fleet
 	// CA is the local CA, nil with certificates from files.
@@ -96,6 +98,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, now func() time.Tim
 	s.Directory = &directory.Directory{Store: s.DB, Now: now}
 	s.STS = &sts.Service{Directory: s.Directory, Ring: s.Ring, Names: s.Names, Life: life, Now: now}
 	s.ARM = &arm.API{Store: s.DB, Directory: s.Directory, Names: s.Names, Now: now}
+	s.Graph = &graph.Graph{Store: s.DB, Directory: s.Directory, ARM: s.ARM, Names: s.Names, Now: now}
 	s.Vault = &vault.Vault{Store: s.DB, Box: box, Authorize: s.Directory.Authorize, Now: now}
 	s.Fleet = &fleet.Fleet{Store: s.DB, Ring: s.Ring, Names: s.Names, Issue: s.issue, Authorize: s.Directory.Authorize, Now: now, Log: log}
 	s.ARM.Register(arm.Own(s.STS.Reserved)...)
@@ -179,6 +182,9 @@ func (s *Server) shared() map[string]http.Handler {
 		"login": s.STS.Handler(s.log),
 		"management": s.ARM.Handler(s.log, func(ctx context.Context, r *http.Request) (access.Caller, error) {
 			return s.STS.Authenticate(ctx, r, sts.ARM, "")
+		}),
+		"graph": s.Graph.Handler(s.log, func(ctx context.Context, r *http.Request) (access.Caller, error) {
+			return s.STS.Authenticate(ctx, r, sts.Graph, "")
 		}),
 	}
 }
