@@ -45,10 +45,10 @@ func nouns() map[string]noun {
 }
 
 func paths() []path {
-	return []path{
+	return slices.Concat([]path{
 		{"subscriptions", []string{"GET"}, (*API).serveRoot},
 		{"tenants", []string{"GET"}, (*API).serveRoot},
-	}
+	}, operationPaths())
 }
 
 // router has the two tables; one is made with the handler.

@@ -1,229 +1,123 @@
 package graph
 
 import (
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/innate-id/innate/internal/directory"
-	"github.com/innate-id/innate/internal/problem"
+	"github.com/innate-id/innate/internal/odata"
 )
 
-// maxFilter is the longest $filter, in bytes.
-const maxFilter = 16 << 10
+// The members that a $filter can be about.
+const (
+	memberID   = "id"
+	memberApp  = "appId"
+	memberName = "displayName"
+	memberOn   = "accountEnabled"
+	memberKind = "servicePrincipalType"
+)
 
-// condition is one of a $filter's: what a member has to be. Values compare
+// filterable are the members of a type, by its name.
+func filterable(typ string) []string {
+	if typ == typeGroup {
+		return []string{memberID, memberName}
+	}
+	return []string{memberID, memberApp, memberName, memberOn, memberKind}
+}
+
+// member is the value of a member.
+func member(p directory.Principal, name string) string {
+	switch {
+	case strings.EqualFold(name, memberID):
+		return p.ID
+	case strings.EqualFold(name, memberApp):
+		return p.Client
+	case strings.EqualFold(name, memberName):
+		return p.Name
+	case strings.EqualFold(name, memberOn):
+		return strconv.FormatBool(p.Enabled)
+	}
+	return string(p.Kind)
+}
+
+// checkFilter refuses what cannot be asked of a type.
+func checkFilter(typ string, f odata.Filter) error {
+	names := filterable(typ)
+	has := func(name string) bool {
+		return slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, name) })
+	}
+	can := strings.Join(names, ", ") + " with eq, ne and in, and startswith(displayName, 'x')"
+	return f.Check(can, func(t odata.Term) bool {
+		if t.Calls("startswith", odata.Property, odata.Text) {
+			return has(t.Values[0].Text) && !strings.EqualFold(t.Values[0].Text, memberOn)
+		}
+		if !has(t.Name) || t.Op != odata.Eq && t.Op != odata.Ne && t.Op != odata.In {
+			return false
+		}
+		return !slices.ContainsFunc(t.Values, func(v odata.Value) bool {
+			return (v.Kind == odata.Bool) != strings.EqualFold(t.Name, memberOn) || v.Kind != odata.Bool && v.Kind != odata.Text && v.Kind != odata.GUID
+		})
+	})
+}
+
+// holds reports whether a term that was checked holds of p. Values compare
 // without case, as Graph's do.
-type condition struct {
-	member string // in lower case
-	// begins says that the value need only begin with what is asked.
-	begins bool
-	values []string
+func holds(t odata.Term, p directory.Principal) bool {
+	if t.Op == odata.Call {
+		return strings.HasPrefix(fold(member(p, t.Values[0].Text)), fold(t.Values[1].Text))
+	}
+	have := fold(member(p, t.Name))
+	is := slices.ContainsFunc(t.Values, func(v odata.Value) bool { return fold(v.Text) == have })
+	return is != (t.Op == odata.Ne)
 }
 
-// parseFilter reads conditions that are joined by "and":
-//
-//	displayName eq 'x' and servicePrincipalType eq 'ManagedIdentity'
-//	startswith(displayName,'x')
-//	id in ('a','b')
-func parseFilter(s string) ([]condition, error) {
-	if strings.TrimSpace(s) == "" {
-		return nil, nil
-	}
-	if len(s) > maxFilter {
-		return nil, badFilter("it is over 16 KiB long")
-	}
-	words, err := lex(s)
-	if err != nil {
-		return nil, err
-	}
-	p := &filterParser{words: words}
-	var out []condition
-	for {
-		c, err := p.condition()
-		if err != nil {
-			return nil, err
+// pinned are the queries of a filter that names principals by id or client id:
+// a few, looked up one by one.
+func pinned(f odata.Filter) ([]Query, bool) {
+	for _, t := range f.Needed() {
+		if t.Op != odata.Eq && t.Op != odata.In {
+			continue
 		}
-		out = append(out, c)
-		if len(p.words) == 0 {
-			return out, nil
-		}
-		if !p.word("and") {
-			return nil, badFilter("'and' was expected where there is %s; conditions are joined by 'and' alone", p.here())
-		}
-	}
-}
-
-func badFilter(format string, args ...any) error {
-	return problem.Errorf(problem.Invalid, "Invalid filter clause: "+format+". There are: name eq 'value', name in ('a','b') and startswith(name,'value').", args...)
-}
-
-// lexeme is a word, a sign or, quoted, a text.
-type lexeme struct {
-	text   string
-	quoted bool
-}
-
-func lex(s string) ([]lexeme, error) {
-	var out []lexeme
-	for s = strings.TrimLeft(s, " \t"); s != ""; s = strings.TrimLeft(s, " \t") {
-		switch n := strings.IndexAny(s, " \t(),'"); {
-		case s[0] == '\'':
-			text, rest, ok := quoted(s[1:])
-			if !ok {
-				return nil, badFilter("a text has no end; %s begins it", problem.Clip(s))
+		var out []Query
+		for _, v := range t.Values {
+			switch {
+			case strings.EqualFold(t.Name, memberID):
+				out = append(out, Query{After: Place{ID: v.Text}})
+			case strings.EqualFold(t.Name, memberApp):
+				out = append(out, Query{Client: v.Text, Limit: 1})
 			}
-			out, s = append(out, lexeme{text, true}), rest
-		case n < 0:
-			out, s = append(out, lexeme{text: s}), ""
-		case n == 0:
-			out, s = append(out, lexeme{text: s[:1]}), s[1:]
-		default:
-			out, s = append(out, lexeme{text: s[:n]}), s[n:]
+		}
+		if len(out) > 0 {
+			return out, true
 		}
 	}
-	return out, nil
+	return nil, false
 }
 
-// quoted reads a text up to its closing quote; two quotes are one.
-func quoted(s string) (text, rest string, ok bool) {
-	for {
-		before, after, ok := strings.Cut(s, "'")
-		if !ok {
-			return "", "", false
-		}
-		text += before
-		if !strings.HasPrefix(after, "'") {
-			return text, after, true
-		}
-		text, s = text+"'", after[1:]
+// query is what of a filter the database answers by an index; the rest is
+// looked at row by row.
+func query(typ string, f odata.Filter) Query {
+	var q Query
+	if typ == typeGroup {
+		q.Kind = directory.Group
 	}
-}
-
-type filterParser struct{ words []lexeme }
-
-func (p *filterParser) here() string {
-	if len(p.words) == 0 {
-		return "its end"
-	}
-	return "'" + problem.Clip(p.words[0].text) + "'"
-}
-
-// word takes a word or a sign, if it is the next.
-func (p *filterParser) word(w string) bool {
-	if len(p.words) == 0 || p.words[0].quoted || !strings.EqualFold(p.words[0].text, w) {
-		return false
-	}
-	p.words = p.words[1:]
-	return true
-}
-
-// name takes the name of a member.
-func (p *filterParser) name() (string, error) {
-	if len(p.words) == 0 || p.words[0].quoted || strings.ContainsAny(p.words[0].text, "(),") {
-		return "", badFilter("a property was expected where there is %s", p.here())
-	}
-	n := strings.ToLower(p.words[0].text)
-	p.words = p.words[1:]
-	return n, nil
-}
-
-// value takes a text; booleans and null are words.
-func (p *filterParser) value() (string, error) {
-	if len(p.words) == 0 || !p.words[0].quoted && !strings.EqualFold(p.words[0].text, "true") && !strings.EqualFold(p.words[0].text, "false") {
-		return "", badFilter("a text in single quotes was expected where there is %s", p.here())
-	}
-	v := p.words[0].text
-	p.words = p.words[1:]
-	return v, nil
-}
-
-func (p *filterParser) signs(want ...string) error {
-	for _, w := range want {
-		if !p.word(w) {
-			return badFilter("'%s' was expected where there is %s", w, p.here())
+	for _, t := range f.Needed() {
+		text, one := t.Text()
+		switch {
+		case t.Calls("startswith", odata.Property, odata.Text) && strings.EqualFold(t.Values[0].Text, memberName):
+			q.Prefix = t.Values[1].Text
+		case one && t.Is(memberName, odata.Eq):
+			q.Name = text
+		case one && t.Is(memberKind, odata.Eq):
+			for _, k := range []directory.PrincipalKind{directory.ManagedIdentity, directory.Application} {
+				if fold(text) == fold(string(k)) {
+					q.Kind = k
+				}
+			}
 		}
 	}
-	return nil
-}
-
-func (p *filterParser) condition() (c condition, err error) {
-	if p.word("startswith") {
-		c.begins = true
-		if err = p.signs("("); err != nil {
-			return c, err
-		}
-		if c.member, err = p.name(); err != nil {
-			return c, err
-		}
-		if err = p.signs(","); err != nil {
-			return c, err
-		}
-		v, err := p.value()
-		c.values = []string{v}
-		if err != nil {
-			return c, err
-		}
-		return c, p.signs(")")
-	}
-	if c.member, err = p.name(); err != nil {
-		return c, err
-	}
-	if p.word("in") {
-		c.values, err = p.list()
-		return c, err
-	}
-	if err = p.signs("eq"); err != nil {
-		return c, err
-	}
-	v, err := p.value()
-	c.values = []string{v}
-	return c, err
-}
-
-// list takes "('a','b')".
-func (p *filterParser) list() (out []string, err error) {
-	if err := p.signs("("); err != nil {
-		return nil, err
-	}
-	for {
-		v, err := p.value()
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, v)
-		if p.word(")") {
-			return out, nil
-		}
-		if err := p.signs(","); err != nil {
-			return nil, err
-		}
-	}
-}
-
-// filterable are the members that a $filter can be about, and what each is.
-var filterable = map[string]func(directory.Principal) string{
-	"id":          func(p directory.Principal) string { return p.ID },
-	"displayname": func(p directory.Principal) string { return p.Name },
-	"appid":       func(p directory.Principal) string { return p.Client },
-	"accountenabled": func(p directory.Principal) string {
-		if p.Enabled {
-			return "true"
-		}
-		return "false"
-	},
-	"serviceprincipaltype": func(p directory.Principal) string { return string(p.Kind) },
-}
-
-// groupFilterable are those of a group.
-var groupFilterable = []string{"id", "displayname"}
-
-func (c condition) holds(p directory.Principal) bool {
-	have := fold(filterable[c.member](p))
-	for _, v := range c.values {
-		if v = fold(v); have == v || c.begins && strings.HasPrefix(have, v) {
-			return true
-		}
-	}
-	return false
+	return q
 }
 
 // fold is ASCII lower case, by which names compare in the database.

@@ -2,66 +2,64 @@ package graph
 
 import (
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/innate-id/innate/internal/directory"
+	"github.com/innate-id/innate/internal/odata"
 	"github.com/innate-id/innate/internal/problem"
 	"github.com/innate-id/innate/internal/web"
 )
 
-func TestParseFilter(t *testing.T) {
+// TestFilterIndex: what of a filter must hold is looked up, the rest is not lost.
+func TestFilterIndex(t *testing.T) {
 	for _, tt := range []struct {
 		in   string
-		want []condition // nil means refused
-		says string
+		want Query
 	}{
-		{"appId eq 'x'", []condition{{member: "appid", values: []string{"x"}}}, ""},
-		{"appId eq'x'", []condition{{member: "appid", values: []string{"x"}}}, ""},
-		{"displayName EQ 'it''s ''x'''", []condition{{member: "displayname", values: []string{"it's 'x'"}}}, ""},
-		{"accountEnabled eq true and id in ('a' ,'b')", []condition{{member: "accountenabled", values: []string{"true"}}, {member: "id", values: []string{"a", "b"}}}, ""},
-		{"startswith( displayName , 'a and b' )", []condition{{member: "displayname", begins: true, values: []string{"a and b"}}}, ""},
-		{"displayName", nil, "'eq' was expected where there is its end"},
-		{"displayName eq 5", nil, "a text in single quotes was expected where there is '5'"},
-		{"displayName eq 'a", nil, "a text has no end"},
-		{"displayName eq 'a' or id eq 'b'", nil, "'and' was expected where there is 'or'"},
-		{"'displayName' eq 'a'", nil, "a property was expected where there is 'displayName'"},
-		{"startswith(displayName 'a')", nil, "',' was expected where there is 'a'"},
-		{"id in ()", nil, "a text in single quotes was expected where there is ')'"},
-		{"id in ('a'", nil, "',' was expected where there is its end"},
-		{"id eq 'a' and", nil, "a property was expected where there is its end"},
-		{strings.Repeat("x", maxFilter+1), nil, "16 KiB"},
+		{"", Query{}},
+		{"displayName eq 'x'", Query{Name: "x"}},
+		{"displayName eq 'x' or displayName eq 'y'", Query{}},
+		{"not (displayName eq 'x')", Query{}},
+		{"displayName ne 'x'", Query{}},
+		{"startswith(displayName, 'x') and displayName ne 'xy'", Query{Prefix: "x"}},
+		{"startswith(appId, 'x')", Query{}},
+		{"servicePrincipalType eq 'managedidentity'", Query{Kind: directory.ManagedIdentity}},
+		{"servicePrincipalType eq 'Legacy'", Query{}},
 	} {
-		got, err := parseFilter(tt.in)
-		if tt.want == nil {
-			if !problem.Is(err, problem.Invalid) || !strings.Contains(err.Error(), tt.says) {
-				t.Errorf("parseFilter(%.50s) = %v, want one that says %q", tt.in, err, tt.says)
-			}
-			continue
+		f, err := odata.Parse(tt.in)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if diff := cmp.Diff(tt.want, got, cmp.AllowUnexported(condition{})); diff != "" || err != nil {
-			t.Errorf("parseFilter(%s) = %v (-want +got):\n%s", tt.in, err, diff)
+		if err := checkFilter(typeServicePrincipal, f); err != nil {
+			t.Errorf("%s: %v", tt.in, err)
+		}
+		if got := query(typeServicePrincipal, f); got != tt.want {
+			t.Errorf("%s is looked up by %+v, want %+v", tt.in, got, tt.want)
 		}
 	}
 }
 
-func FuzzParseFilter(f *testing.F) {
-	f.Add("displayName eq 'x' and startswith(appId,'y') and id in ('a','b''c')")
+func FuzzFilter(f *testing.F) {
+	f.Add("displayName eq 'x' and startswith(appId,'y') or not (id in ('a','b''c')) and accountEnabled eq true")
 	f.Fuzz(func(t *testing.T, s string) {
-		got, err := parseFilter(s)
-		if err != nil && !problem.Is(err, problem.Invalid) {
-			t.Errorf("parseFilter(%q) = %v", s, err)
+		parsed, err := odata.Parse(s)
+		if err != nil || checkFilter(typeServicePrincipal, parsed) != nil {
+			return
 		}
-		for _, c := range got {
-			if c.member == "" || len(c.values) == 0 {
-				t.Errorf("parseFilter(%q) has the condition %+v", s, c)
-			}
-			if filterable[c.member] != nil {
-				c.holds(directory.Principal{Name: "x"})
-			}
+		p := directory.Principal{ID: "a", Client: "y", Name: "x", Kind: directory.ManagedIdentity, Enabled: true}
+		if !parsed.Match(func(term odata.Term) bool { return holds(term, p) }) {
+			return
+		}
+		// What the index is asked for must be true of whatever matches.
+		q := query(typeServicePrincipal, parsed)
+		if q.Name != "" && fold(q.Name) != p.Name || !strings.HasPrefix(p.Name, fold(q.Prefix)) || q.Kind != "" && q.Kind != p.Kind {
+			t.Errorf("%q matches %+v, and is looked up by %+v", s, p, q)
+		}
+		if all, ok := pinned(parsed); ok && !slices.ContainsFunc(all, func(q Query) bool { return fold(q.Client) == p.Client || fold(q.After.ID) == p.ID }) {
+			t.Errorf("%q matches %+v, and is looked up by %+v", s, p, all)
 		}
 	})
 }
@@ -70,7 +68,7 @@ func FuzzOptions(f *testing.F) {
 	f.Add("$filter=id eq 'x'&$top=5&$skiptoken=eyJOYW1lIjoieCJ9&$select=id,%20appId")
 	f.Fuzz(func(t *testing.T, s string) {
 		o, err := readOptions(s)
-		if err != nil && !problem.Is(err, problem.Invalid) && !problem.Is(err, problem.NotSupported) {
+		if err != nil && !problem.Is(err, problem.Invalid) && !problem.Is(err, problem.NotSupported) && !problem.Is(err, problem.BadFilter) {
 			t.Errorf("readOptions(%q) = %v", s, err)
 		}
 		if err == nil && (o.top < 1 || o.top > maxPage) {

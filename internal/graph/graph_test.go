@@ -87,6 +87,9 @@ func TestFilters(t *testing.T) {
 		"appId in ('" + web2.client + "')":                                           {"Web2"},
 		"servicePrincipalType eq 'ManagedIdentity' and startswith(displayName,'db')": {"dba"},
 		"servicePrincipalType eq 'Application'":                                      {},
+		"displayName eq 'WEB1' or displayName eq 'dba'":                              {"dba", "web1"},
+		"startswith(displayName,'web') and not (displayName eq 'web1')":              {"Web2"},
+		"startswith(displayName,'web') and displayName ne 'web2'":                    {"web1"},
 		"displayName eq 'it''s'":                                                     {},
 	} {
 		got := ops.get("servicePrincipals?$filter=" + url.QueryEscape(filter)).each("displayName")
@@ -96,15 +99,16 @@ func TestFilters(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", filter, diff)
 		}
 	}
-	for _, query := range []string{
-		"$filter=displayName", "$filter=displayName eq", "$filter=displayName eq web1", "$filter=displayName eq 'web1", "$filter=displayName ne 'x'",
-		"$filter=displayName eq 'a' or displayName eq 'b'", "$filter=password eq 'x'", "$filter=startswith(displayName,'x'", "$filter=id in ()",
-		"$filter=('x')", "$filter=and", "$filter=not(displayName eq 'x')", "$top=0", "$top=1000", "$top=x", "$skiptoken=x", "$count=maybe", "$select=password",
+	for _, query := range []string{"$top=0", "$top=1000", "$top=x", "$skiptoken=x", "$count=maybe", "$select=password",
 		"$filter=displayName eq 'a'&$filter=displayName eq 'b'",
 	} {
 		ops.refused(400, "Request_BadRequest", "GET", "servicePrincipals?"+query, "")
 	}
-	for _, query := range []string{"$orderby=displayName", "$search=x", "$expand=owners", "$skip=1"} {
+	for _, query := range []string{
+		"$filter=displayName", "$filter=displayName eq", "$filter=displayName eq web1", "$filter=displayName eq 'web1", "$filter=displayName gt 'x'",
+		"$filter=password eq 'x'", "$filter=startswith(displayName,'x'", "$filter=id in ()", "$filter=('x')", "$filter=and", "$filter=displayName eq true",
+		"$filter=accountEnabled eq 'true'", "$filter=contains(displayName,'x')", "$filter=startswith('x',displayName)", "$filter=displayName eq null",
+		"$orderby=displayName", "$search=x", "$expand=owners", "$skip=1"} {
 		ops.refused(400, "Request_UnsupportedQuery", "GET", "servicePrincipals?"+query, "")
 	}
 	ops.refused(400, "Request_UnsupportedQuery", "GET", "servicePrincipals/"+web1.oid+"?$filter=id eq 'x'", "")

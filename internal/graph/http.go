@@ -186,6 +186,21 @@ func (g *Graph) keys(q *request, segs []string) ([]string, error) {
 	return append([]string{name, text}, segs[1:]...), nil
 }
 
+// quoted reads a text up to its closing quote; two quotes are one.
+func quoted(s string) (text, rest string, ok bool) {
+	for {
+		before, after, ok := strings.Cut(s, "'")
+		if !ok {
+			return "", "", false
+		}
+		text += before
+		if !strings.HasPrefix(after, "'") {
+			return text, after, true
+		}
+		text, s = text+"'", after[1:]
+	}
+}
+
 // answer writes an object or a list with its annotations.
 func (q *request) answer(status int, context string, body object) error {
 	out := object{"@odata.context": q.base + "/$metadata#" + context}

@@ -10,6 +10,7 @@ import (
 	"github.com/innate-id/innate/internal/access"
 	"github.com/innate-id/innate/internal/arm"
 	"github.com/innate-id/innate/internal/directory"
+	"github.com/innate-id/innate/internal/odata"
 	"github.com/innate-id/innate/internal/problem"
 	"github.com/innate-id/innate/internal/resource"
 )
@@ -35,17 +36,15 @@ func (g *Graph) list(ctx context.Context, c access.Caller, typ string, o options
 	if typ == typeGroup {
 		of = isGroup
 	}
-	for _, f := range o.filter {
-		if filterable[f.member] == nil || typ == typeGroup && !slices.Contains(groupFilterable, f.member) {
-			return page{}, g.refuse(ctx, c, problem.Errorf(problem.Invalid, "Invalid filter clause: a 'microsoft.graph.%s' cannot be filtered by '%s'.", typ, problem.Clip(f.member)))
-		}
+	if err := checkFilter(typ, o.filter); err != nil {
+		return page{}, g.onRecord(ctx, c, err)
 	}
 	some, err := s.anything(ctx)
 	if err != nil {
 		return page{}, err
 	}
 	matches := func(p directory.Principal) bool {
-		return of(p) && !slices.ContainsFunc(o.filter, func(f condition) bool { return !f.holds(p) })
+		return of(p) && o.filter.Match(func(t odata.Term) bool { return holds(t, p) })
 	}
 	var out page
 	switch ids, byID := pinned(o.filter); {
@@ -73,27 +72,6 @@ func (g *Graph) onRecord(ctx context.Context, c access.Caller, err error) error 
 		return err
 	}
 	return g.refuse(ctx, c, p)
-}
-
-// pinned are the queries of a filter that names principals by id or client id:
-// a few, looked up one by one.
-func pinned(filter []condition) ([]Query, bool) {
-	for _, f := range filter {
-		var out []Query
-		for _, v := range f.values {
-			switch {
-			case f.begins:
-			case f.member == "id":
-				out = append(out, Query{After: Place{ID: v}})
-			case f.member == "appid":
-				out = append(out, Query{Client: v, Limit: 1})
-			}
-		}
-		if len(out) > 0 {
-			return out, true
-		}
-	}
-	return nil, false
 }
 
 // pinned looks principals up that were named. Who may read a role assignment may
@@ -202,30 +180,6 @@ func (s *sight) whole(ctx context.Context, p directory.Principal) (object, error
 		return nil, fmt.Errorf("reading group %s: %w", p.ID, err)
 	}
 	return group(gr), nil
-}
-
-// query is what of a filter the database answers by an index; the rest is
-// looked at row by row.
-func query(typ string, filter []condition) Query {
-	var q Query
-	if typ == typeGroup {
-		q.Kind = directory.Group
-	}
-	for _, f := range filter {
-		switch {
-		case f.member == "displayname" && f.begins:
-			q.Prefix = f.values[0]
-		case f.member == "displayname" && len(f.values) == 1:
-			q.Name = f.values[0]
-		case f.member == "serviceprincipaltype" && !f.begins && len(f.values) == 1:
-			for _, k := range []directory.PrincipalKind{directory.ManagedIdentity, directory.Application} {
-				if fold(f.values[0]) == fold(string(k)) {
-					q.Kind = k
-				}
-			}
-		}
-	}
-	return q
 }
 
 // scan reads principals until the page is full or enough was looked at.

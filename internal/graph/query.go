@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/innate-id/innate/internal/odata"
 	"github.com/innate-id/innate/internal/problem"
 )
 
@@ -18,7 +19,7 @@ const (
 
 // options are the query options of a request (OData 4.01 part 2, section 5.1).
 type options struct {
-	filter []condition
+	filter odata.Filter
 	// selected are the members that are wanted; none means all.
 	selected []string
 	top      int
@@ -50,7 +51,7 @@ func readOptions(raw string) (options, error) {
 		get[name] = v[0]
 	}
 	o.raw = q
-	if o.filter, err = parseFilter(get["$filter"]); err != nil {
+	if o.filter, err = odata.Parse(get["$filter"]); err != nil {
 		return o, err
 	}
 	for m := range strings.SplitSeq(get["$select"], ",") {

@@ -145,7 +145,7 @@ func (t *writeTx) PutResource(r arm.Resource) error {
 		return fmt.Errorf("writing resource %s: %w", r.ID, err)
 	}
 	t.change(arm.ChangeResource, r.ID.Key())
-	return nil
+	return t.putTerms(r)
 }
 
 // encodeBody keeps the client's text as it is, "<" and all.
@@ -175,6 +175,9 @@ func (t *writeTx) DeleteResource(key string) error {
 	}
 	if n > 0 {
 		t.change(arm.ChangeResource, key)
+	}
+	if _, err := t.exec(dropTerms, t.tenant, key); err != nil {
+		return fmt.Errorf("forgetting the terms of %s: %w", key, err)
 	}
 	return t.detachAll(key)
 }
