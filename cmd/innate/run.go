@@ -56,13 +56,16 @@ by the proxy and the CA in the program's environment: one that heeds neither is 
 			return nil
 		},
 		RunE: func(c *cobra.Command, args []string) error {
+			if public && socket != "" {
+				return errors.New("--public-names is for innate dev: beside --agent-socket it means nothing")
+			}
 			w, err := startWorkload(c.Context(), f, socket, args[0], false)
 			if err != nil {
 				return err
 			}
 			defer w.release()
 			if public {
-				if w.env, err = publicEnv(f, socket, w.env); err != nil {
+				if w.env, err = publicEnv(f, w.env); err != nil {
 					return err
 				}
 			}
@@ -79,10 +82,7 @@ by the proxy and the CA in the program's environment: one that heeds neither is 
 const publicNamesUsage = "have the public cloud's own names lead to innate dev, which must have been started with --public-names"
 
 // publicEnv leads a program here by the public cloud's names.
-func publicEnv(f *flags, socket string, env map[string]string) (map[string]string, error) {
-	if socket != "" {
-		return nil, errors.New("--public-names is for innate dev: beside --agent-socket it means nothing")
-	}
+func publicEnv(f *flags, env map[string]string) (map[string]string, error) {
 	in, dir, err := f.instance()
 	if err != nil {
 		return nil, err
