@@ -37,7 +37,7 @@ func TestDevJSON(t *testing.T) {
 	}
 	// controlSocket, host and listen are for innate's own commands.
 	members(t, doc, "", "tenantId", "subscriptionId", "resourceGroup", "caFile", "pid", "endpoints", "vaults", "resources", "controlSocket", "host", "listen")
-	members(t, doc, "endpoints", "login", "management", "portal", "metadata", "proxy")
+	members(t, doc, "endpoints", "login", "management", "graph", "portal", "metadata", "proxy")
 	members(t, doc, "vaults", "demo")
 	members(t, doc, "resources", "vm1", "vm2", "app1", "ops")
 	for name, r := range doc["resources"].(map[string]any) {

@@ -36,7 +36,7 @@ const (
 type devFile struct {
 	TenantID, SubscriptionID, ResourceGroup, CAFile string
 	PID                                             int
-	Endpoints                                       struct{ Login, Management, Portal, Metadata, Proxy string }
+	Endpoints                                       struct{ Login, Management, Graph, Portal, Metadata, Proxy string }
 	Vaults                                          map[string]string
 	Resources                                       map[string]struct {
 		ID  string
@@ -73,9 +73,15 @@ func newFolder(t *testing.T) string {
 // has another --port, and waits until it is ready. It is ended with the test.
 func startOn(t *testing.T, dir string, flags ...string) *instance {
 	t.Helper()
+	return startIn(t, dir, nil, flags...)
+}
+
+// startIn is startOn with more variables, "K=V".
+func startIn(t *testing.T, dir string, env []string, flags ...string) *instance {
+	t.Helper()
 	in := &instance{dir: dir, log: newOutput(), ended: make(chan struct{})}
 	in.cmd = exec.Command(filepath.Join(bin, "innate"), append([]string{"dev", "--data", dir, "--port", "0"}, flags...)...)
-	in.cmd.Env = cleanEnv()
+	in.cmd.Env = append(cleanEnv(), env...)
 	in.cmd.Stdout, in.cmd.Stderr = in.log, in.log
 	if err := in.cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -9,10 +9,13 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/innate-id/innate/internal/dev"
 )
 
 func envCommand(f *flags) *cobra.Command {
 	var format string
+	var public bool
 	c := &cobra.Command{
 		Use:   "env NAME",
 		Short: "Print the variables that make a program run as a sample resource",
@@ -24,7 +27,7 @@ IDENTITY_HEADER among them is a secret: who has it can act as the resource until
 "innate run", whose secret ends with the program.`,
 		Args: oneArg("a sample resource's name (vm1)"),
 		RunE: func(c *cobra.Command, args []string) error {
-			in, _, err := f.instance()
+			in, dir, err := f.instance()
 			if err != nil {
 				return err
 			}
@@ -33,20 +36,32 @@ IDENTITY_HEADER among them is a secret: who has it can act as the resource until
 				return err
 			}
 			for _, w := range in.Resources {
-				if w.ID == id {
-					return printEnv(c.OutOrStdout(), format, w.Env)
+				if w.ID != id {
+					continue
 				}
+				env := w.Env
+				if public {
+					if env, err = in.Public(dir, env, dev.UserNoProxy()); err != nil {
+						return err
+					}
+				}
+				return printEnv(c.OutOrStdout(), format, env)
 			}
 			return fmt.Errorf("%s is not of the sample; \"innate run %s -- COMMAND\" runs a program as it", id, id)
 		},
 		ValidArgsFunction: completeNames(f),
 	}
+	c.Flags().BoolVar(&public, "public-names", false, publicNamesUsage)
 	c.Flags().StringVar(&format, "format", "sh", "sh, dotenv or json")
 	_ = c.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"sh", "dotenv", "json"}, cobra.ShellCompDirectiveNoFileComp)) // the flag exists: one line above
 	return c
 }
 
 func printEnv(w io.Writer, format string, env map[string]string) error {
+	if format != "sh" { // no other can take a variable away
+		env = maps.Clone(env)
+		maps.DeleteFunc(env, func(_, v string) bool { return v == "" })
+	}
 	switch format {
 	case "json":
 		e := json.NewEncoder(w)
@@ -55,7 +70,10 @@ func printEnv(w io.Writer, format string, env map[string]string) error {
 	case "sh", "dotenv":
 		for _, k := range slices.Sorted(maps.Keys(env)) {
 			line := k + "=" + dotenvQuote(env[k])
-			if format == "sh" {
+			switch {
+			case format == "sh" && env[k] == "":
+				line = "unset " + k
+			case format == "sh":
 				line = "export " + k + "='" + strings.ReplaceAll(env[k], "'", `'\''`) + "'"
 			}
 			if _, err := fmt.Fprintln(w, line); err != nil {

@@ -75,7 +75,7 @@ properties, ...), whose "id", or "type" and "name", say which resource it is unl
 				return err
 			}
 			defer a.release()
-			id, err := a.subject(c, typ, args, doc)
+			id, err := a.written(c, typ, args, doc)
 			if err != nil {
 				return err
 			}
@@ -122,8 +122,8 @@ func document(stdin io.Reader, file string) (map[string]any, error) {
 	return doc, nil
 }
 
-// subject is which resource a document is of.
-func (a *acting) subject(c *cobra.Command, typ string, args []string, doc map[string]any) (resource.ID, error) {
+// written is which resource a document is of.
+func (a *acting) written(c *cobra.Command, typ string, args []string, doc map[string]any) (resource.ID, error) {
 	text := func(member string) string { s, _ := doc[member].(string); return s }
 	switch {
 	case len(args) == 1:

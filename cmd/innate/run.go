@@ -31,6 +31,7 @@ import (
 
 func runCommand(f *flags) *cobra.Command {
 	var socket string
+	var public bool
 	c := &cobra.Command{
 		Use:   "run [flags] NAME -- COMMAND [ARG...]",
 		Short: "Run a program as a workload of a resource",
@@ -40,7 +41,12 @@ The program gets the variables by which SDKs find managed identities, trust in t
 curl) and, with innate dev, names that resolve without touching the hosts file. Its secret for the local
 endpoint is its own and ends with it. Where the agent captures 169.254.169.254 (innate dev --capture), that answers
 the program and all that it starts, without a variable or a secret. Exit code, signals and standard streams are
-the program's.`,
+the program's.
+
+With --public-names, which innate dev must have been started with too, the public cloud's own names lead to
+innate dev (management.azure.com, login.microsoftonline.com, graph.microsoft.com, *.vault.azure.net), so that a
+program that has them written in it needs no change; no other name of the public cloud leads anywhere. It works
+by the proxy and the CA in the program's environment: one that heeds neither is not redirected.`,
 		Example:               "  innate run vm1 -- curl -s https://demo.vault.innate.localhost:8443/\n  innate run ops -- terraform plan",
 		DisableFlagsInUseLine: true, // what follows NAME is the command's
 		Args: func(_ *cobra.Command, args []string) error {
@@ -50,18 +56,38 @@ the program's.`,
 			return nil
 		},
 		RunE: func(c *cobra.Command, args []string) error {
+			if public && socket != "" {
+				return errors.New("--public-names is for innate dev: beside --agent-socket it means nothing")
+			}
 			w, err := startWorkload(c.Context(), f, socket, args[0], false)
 			if err != nil {
 				return err
 			}
 			defer w.release()
+			if public {
+				if w.env, err = publicEnv(f, w.env); err != nil {
+					return err
+				}
+			}
 			return runChild(command(args), w.env)
 		},
 		ValidArgsFunction: completeNames(f),
 	}
 	c.Flags().SetInterspersed(false)
+	c.Flags().BoolVar(&public, "public-names", false, publicNamesUsage)
 	c.Flags().StringVar(&socket, "agent-socket", "", "control socket of innate-agent: run on a host that it serves, instead of innate dev")
 	return c
+}
+
+const publicNamesUsage = "have the public cloud's own names lead to innate dev, which must have been started with --public-names"
+
+// publicEnv leads a program here by the public cloud's names.
+func publicEnv(f *flags, env map[string]string) (map[string]string, error) {
+	in, dir, err := f.instance()
+	if err != nil {
+		return nil, err
+	}
+	return in.Public(dir, env, dev.UserNoProxy())
 }
 
 // command is what follows NAME, with or without "--" between.
@@ -200,7 +226,9 @@ func childEnv(env map[string]string) []string {
 	}
 	out = append(out, "PATH="+childPath(os.Getenv("PATH")))
 	for k, v := range env {
-		out = append(out, k+"="+v)
+		if v != "" { // an empty one takes the user's own away
+			out = append(out, k+"="+v)
+		}
 	}
 	return out
 }

@@ -35,6 +35,9 @@ type Caller struct {
 	Via string
 	// Request is the request id, for the record.
 	Request string
+	// Asked is the host name that an API was asked by: the URLs in its answers
+	// are by the same. It decides nothing.
+	Asked string
 }
 
 // SystemCaller is Innate itself, doing task in tenant; it may do everything,

@@ -93,6 +93,9 @@ type Type struct {
 	// View adds the computed members to properties, Whole those beside them.
 	View  func(r Resource, own directory.Principal, properties map[string]any)
 	Whole func(r Resource, v View)
+	// Links adds the computed members that are URLs of this installation, by
+	// the names that it was asked by.
+	Links func(names web.Names, r Resource, properties map[string]any)
 	// Reads are what can be read below a resource that is no resource, by
 	// lower-case name.
 	Reads map[string]Read

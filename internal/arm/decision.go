@@ -141,7 +141,7 @@ func strictly(body json.RawMessage, into any, shape string) error {
 
 const questionShape = "'action' or 'dataAction', perhaps 'principalId' or 'resourceId', and perhaps 'attributes' ('request', 'resource', 'principal', 'environment', 'caller')"
 
-var operation = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._-]+)+$`)
+var oneAction = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._-]+)+$`)
 
 // operation reads what the question is about.
 func (q Question) operation(scope resource.ID) (access.Operation, error) {
@@ -155,7 +155,7 @@ func (q Question) operation(scope resource.ID) (access.Operation, error) {
 	if q.DataAction != "" {
 		op.Action, op.Data = q.DataAction, true
 	}
-	if len(op.Action) > 512 || !operation.MatchString(op.Action) {
+	if len(op.Action) > 512 || !oneAction.MatchString(op.Action) {
 		return op, problem.Errorf(problem.Invalid, "The action '%s' is not one operation, like Microsoft.KeyVault/vaults/read.", problem.Clip(op.Action))
 	}
 	return op, nil

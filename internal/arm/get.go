@@ -12,6 +12,7 @@ import (
 	"github.com/innate-id/innate/internal/directory"
 	"github.com/innate-id/innate/internal/problem"
 	"github.com/innate-id/innate/internal/resource"
+	"github.com/innate-id/innate/internal/web"
 )
 
 // View is a resource as clients read it.
@@ -33,7 +34,7 @@ func (a *API) GetExpanded(ctx context.Context, c access.Caller, id resource.ID, 
 	if err != nil {
 		return nil, err
 	}
-	v, err := a.expanded(ctx, t, c.Tenant, id, expand)
+	v, err := a.expanded(ctx, t, c, id, expand)
 	if t.Polling == PollBody {
 		v, err = a.stateOf(ctx, c.Tenant, id, v, err)
 	}
@@ -50,30 +51,30 @@ func (a *API) GetExpanded(ctx context.Context, c access.Caller, id resource.ID, 
 }
 
 // view reads a resource and says it in its type's words.
-func (a *API) view(ctx context.Context, t *Type, tenant string, id resource.ID) (View, error) {
-	return a.expanded(ctx, t, tenant, id, "")
+func (a *API) view(ctx context.Context, t *Type, c access.Caller, id resource.ID) (View, error) {
+	return a.expanded(ctx, t, c, id, "")
 }
 
 // expanded is view with the members that expand names.
-func (a *API) expanded(ctx context.Context, t *Type, tenant string, id resource.ID, expand string) (View, error) {
-	r, err := a.Store.Resource(ctx, tenant, id.Key())
+func (a *API) expanded(ctx context.Context, t *Type, c access.Caller, id resource.ID, expand string) (View, error) {
+	r, err := a.Store.Resource(ctx, c.Tenant, id.Key())
 	if problem.Is(err, problem.NotFound) {
 		return nil, notFound(id)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", id, err)
 	}
-	have, err := a.Store.Identities(ctx, tenant, directory.Holder(id).Key())
+	have, err := a.Store.Identities(ctx, c.Tenant, directory.Holder(id).Key())
 	if err != nil {
 		return nil, fmt.Errorf("reading the identities of %s: %w", id, err)
 	}
 	var own directory.Principal
 	if t.OwnPrincipal != "" {
-		if own, err = a.Store.PrincipalOf(ctx, tenant, id.Key()); err != nil {
+		if own, err = a.Store.PrincipalOf(ctx, c.Tenant, id.Key()); err != nil {
 			return nil, fmt.Errorf("reading the principal of %s: %w", id, err)
 		}
 	}
-	v := t.view(r, have, own)
+	v := t.view(a.Names.Asked(c.Asked), r, have, own)
 	return v, t.expand(r, v, expand)
 }
 
@@ -97,7 +98,7 @@ func (t *Type) expand(r Resource, v View, expand string) error {
 	return nil
 }
 
-func (t *Type) view(r Resource, have []directory.Principal, own directory.Principal) View {
+func (t *Type) view(names web.Names, r Resource, have []directory.Principal, own directory.Principal) View {
 	v := View{}
 	for k, raw := range r.Body {
 		v[k] = raw
@@ -106,6 +107,9 @@ func (t *Type) view(r Resource, have []directory.Principal, own directory.Princi
 	props["provisioningState"] = "Succeeded"
 	if t.View != nil {
 		t.View(r, own, props)
+	}
+	if t.Links != nil {
+		t.Links(names, r, props)
 	}
 	v["id"], v["name"], v["type"], v["properties"] = r.ID.String(), r.ID.Name(), t.Name, props
 	v["etag"] = etag(r)

@@ -51,6 +51,13 @@ func (e recorded) Error() string { return e.p.Error() }
 
 func (e recorded) Unwrap() error { return e.p }
 
+// OnRecord reports whether err is a refusal that is on record: another surface
+// over the API has only to write it.
+func OnRecord(err error) bool {
+	_, ok := errors.AsType[recorded](err)
+	return ok
+}
+
 // onRecord records a refusal that the API came to before it knew what was
 // asked: an unknown type, a body that cannot be read. The others are on record.
 func (a *API) onRecord(r *http.Request, q request, err error) error {
@@ -241,7 +248,7 @@ func (a *API) answerList(w http.ResponseWriter, r *http.Request, q request, l Li
 	if l.Next != "" {
 		next := q.q
 		next.Set("$skiptoken", l.Next)
-		out["nextLink"] = a.Names.Management() + (&url.URL{Path: q.path}).EscapedPath() + "?" + next.Encode()
+		out["nextLink"] = a.Names.Asked(q.c.Asked).Management() + (&url.URL{Path: q.path}).EscapedPath() + "?" + next.Encode()
 	}
 	return web.WriteJSON(w, http.StatusOK, out)
 }

@@ -230,7 +230,7 @@ func (a *API) List(ctx context.Context, c access.Caller, parent resource.ID, l L
 			return List{}, fmt.Errorf("reading %s: %w", parent, err)
 		}
 	}
-	out, err := a.page(ctx, c.Tenant, parent, l)
+	out, err := a.page(ctx, c, parent, l)
 	if err != nil {
 		return List{}, err
 	}
@@ -254,7 +254,7 @@ func (a *API) knownTypes(f odata.Filter) error {
 }
 
 // page fills one page.
-func (a *API) page(ctx context.Context, tenant string, parent resource.ID, l ListQuery) (List, error) {
+func (a *API) page(ctx context.Context, c access.Caller, parent resource.ID, l ListQuery) (List, error) {
 	out := List{Value: []View{}}
 	s := l.source(parent)
 	after := l.After
@@ -263,7 +263,7 @@ func (a *API) page(ctx context.Context, tenant string, parent resource.ID, l Lis
 		if !l.Filter.IsZero() {
 			batch = max(batch, PageSize)
 		}
-		rs, err := a.rowsFrom(ctx, tenant, s, Page{After: after, Limit: batch})
+		rs, err := a.rowsFrom(ctx, c.Tenant, s, Page{After: after, Limit: batch})
 		if err != nil {
 			return out, fmt.Errorf("listing below %s: %w", parent, err)
 		}
@@ -274,7 +274,7 @@ func (a *API) page(ctx context.Context, tenant string, parent resource.ID, l Lis
 				return out, nil
 			}
 			after = r.ID.Key()
-			v, err := a.listed(ctx, l, r)
+			v, err := a.listed(ctx, c, l, r)
 			if err != nil {
 				return out, err
 			}
@@ -291,7 +291,7 @@ func (a *API) page(ctx context.Context, tenant string, parent resource.ID, l Lis
 }
 
 // listed is a row as the list shows it; nil if it does not.
-func (a *API) listed(ctx context.Context, l ListQuery, r Resource) (View, error) {
+func (a *API) listed(ctx context.Context, c access.Caller, l ListQuery, r Resource) (View, error) {
 	t, ok := a.Types[strings.ToLower(r.Type)]
 	switch {
 	case !ok, l.Type != "" && r.Type != l.Type:
@@ -316,7 +316,7 @@ func (a *API) listed(ctx context.Context, l ListQuery, r Resource) (View, error)
 			return nil, fmt.Errorf("reading the principal of %s: %w", r.ID, err)
 		}
 	}
-	v := t.view(r, have, own)
+	v := t.view(a.Names.Asked(c.Asked), r, have, own)
 	for _, e := range l.Expand {
 		v[e] = map[string]string{"createdTime": stamp(r.Created), "changedTime": stamp(r.Updated), "provisioningState": Succeeded}[e]
 	}

@@ -269,15 +269,15 @@ func (n *running) accepted(w http.ResponseWriter, r *http.Request, q request) er
 	switch {
 	case n.style == PollBody && put:
 	case n.style == PollAsync && put:
-		h.Set("Azure-AsyncOperation", n.a.operationURL(o, "operationStatuses")+version)
+		h.Set("Azure-AsyncOperation", n.a.operationURL(n.c, o, "operationStatuses")+version)
 		if n.method == http.MethodPut {
 			status = http.StatusCreated // what Compute's clients expect of a PUT
 		}
 	case n.style == PollAsync:
-		h.Set("Azure-AsyncOperation", n.a.operationURL(o, "operationStatuses")+version)
+		h.Set("Azure-AsyncOperation", n.a.operationURL(n.c, o, "operationStatuses")+version)
 		fallthrough
 	default:
-		h.Set("Location", n.a.operationURL(o, "operationResults")+version)
+		h.Set("Location", n.a.operationURL(n.c, o, "operationResults")+version)
 	}
 	if !put {
 		w.WriteHeader(status)
@@ -291,9 +291,9 @@ func underWay(o Operation, state string) View {
 	return View{"id": o.Target.String(), "name": o.Target.Name(), "type": o.Target.Type(), "properties": map[string]any{"provisioningState": state}}
 }
 
-// operationURL is where an operation is asked about.
-func (a *API) operationURL(o Operation, what string) string {
-	return a.Names.Management() + operationPath(o, what)
+// operationURL is where c asks about an operation: by the name that it asked by.
+func (a *API) operationURL(c access.Caller, o Operation, what string) string {
+	return a.Names.Asked(c.Asked).Management() + operationPath(o, what)
 }
 
 func operationPath(o Operation, what string) string {

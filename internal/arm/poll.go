@@ -64,7 +64,7 @@ func (a *API) serveOperationResult(w http.ResponseWriter, r *http.Request, q req
 	}
 	switch o.Status {
 	case InProgress:
-		w.Header().Set("Location", a.operationURL(o, "operationResults")+"?api-version="+q.q.Get("api-version"))
+		w.Header().Set("Location", a.operationURL(q.c, o, "operationResults")+"?api-version="+q.q.Get("api-version"))
 		w.Header().Set("Retry-After", "1")
 		w.WriteHeader(http.StatusAccepted)
 	case Failed:

@@ -106,7 +106,7 @@ func (a *API) writeProblem(w http.ResponseWriter, r *http.Request, p *problem.Er
 			wd.code = "AuthenticationFailed"
 			h.Set("X-Ms-Error-Code", wd.code)
 		}
-		h.Set("WWW-Authenticate", fmt.Sprintf(`Bearer authorization_uri="%s", error="invalid_token", error_description="%s"`, a.Names.Login()+"/common", strings.ReplaceAll(p.Detail, `"`, "'")))
+		h.Set("WWW-Authenticate", fmt.Sprintf(`Bearer authorization_uri="%s", error="invalid_token", error_description="%s"`, a.Names.Asked(web.HostName(r)).Login()+"/common", strings.ReplaceAll(p.Detail, `"`, "'")))
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 		h.Set("Retry-After", "1")
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/innate-id/innate/internal/directory"
 	"github.com/innate-id/innate/internal/problem"
 	"github.com/innate-id/innate/internal/resource"
+	"github.com/innate-id/innate/internal/web"
 )
 
 // Condition is what If-Match and If-None-Match ask of the resource as it is.
@@ -202,7 +203,7 @@ func (a *API) put(ctx context.Context, tx Tx, c access.Caller, t *Type, q putReq
 			return nil, false, err
 		}
 	}
-	v, err = t.viewWithin(tx, r)
+	v, err = t.viewWithin(tx, a.Names.Asked(c.Asked), r)
 	return v, old == nil, err
 }
 
@@ -240,7 +241,7 @@ func (a *API) rows(tx Tx, c access.Caller, t *Type, q putRequest) (old *Resource
 }
 
 // viewWithin is [API.view] of a row that the write has made.
-func (t *Type) viewWithin(tx Tx, r Resource) (View, error) {
+func (t *Type) viewWithin(tx Tx, names web.Names, r Resource) (View, error) {
 	have, err := tx.Identities(directory.Holder(r.ID).Key())
 	if err != nil {
 		return nil, err
@@ -251,7 +252,7 @@ func (t *Type) viewWithin(tx Tx, r Resource) (View, error) {
 			return nil, err
 		}
 	}
-	return t.view(r, have, own), nil
+	return t.view(names, r, have, own), nil
 }
 
 // next is the row after the write.

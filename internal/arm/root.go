@@ -107,16 +107,17 @@ func (a *API) serveEndpoints(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodGet {
 		return notAllowed(r, "GET")
 	}
-	arm, login := a.Names.Management(), a.Names.Login()
+	names := a.Names.Asked(web.HostName(r))
+	arm, login := names.Management(), names.Login()
 	w.Header().Set("Cache-Control", "public, max-age=300")
 	return web.WriteJSON(w, http.StatusOK, map[string]any{
-		"name": "Innate", "resourceManager": arm, "portal": a.Names.Portal(),
-		"microsoftGraphResourceId": "https://graph.microsoft.com/",
+		"name": "Innate", "resourceManager": arm, "portal": names.Portal(),
+		"microsoftGraphResourceId": names.Graph() + "/",
 		"authentication": map[string]any{
 			"loginEndpoint": login, "audiences": []string{arm, "https://management.core.windows.net/", "https://management.azure.com/"},
 			"tenant": "common", "identityProvider": "AAD",
 		},
-		"suffixes": map[string]any{"keyVaultDns": "vault." + a.Names.Authority(), "storage": a.Names.Authority()},
+		"suffixes": map[string]any{"keyVaultDns": names.VaultSuffix(), "storage": names.StorageSuffix()},
 	})
 }
 

@@ -54,6 +54,7 @@ func (d *dev) banner() {
 	p("Innate %s", server.Version)
 	p("  token service    %s", e.Login)
 	p("  management API   %s", e.Management)
+	p("  Graph            %s", e.Graph)
 	p("  portal           %s", e.Portal)
 	p("  local endpoint   %s  (managed identities)", e.Metadata)
 	var names []string

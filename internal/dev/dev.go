@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -44,13 +45,23 @@ type Options struct {
 	CaptureCgroups []string
 	// TypesFile has more resource types ([server.ReadTypes]); "" for none.
 	TypesFile string
+	// PublicNames has the proxy lead the public cloud's own names here, for the
+	// programs that ask for it ("innate run --public-names").
+	PublicNames bool
 	// HostsFile is the hosts file; "/etc/hosts" if empty.
 	HostsFile string
 	// Out gets the banner.
 	Out io.Writer
 }
 
-const bundleFile = "ca-bundle.pem"
+// The CA's certificate, alone and with the system's; and both with that of the
+// public cloud's names too.
+const (
+	caFile           = "ca.pem"
+	bundleFile       = "ca-bundle.pem"
+	publicCAFile     = "public-ca.pem"
+	publicBundleFile = "public-ca-bundle.pem"
+)
 
 // dev is one run.
 type dev struct {
@@ -90,6 +101,9 @@ func Run(ctx context.Context, opt Options) error {
 			return fmt.Errorf("--types: %w", err)
 		}
 		d.types = types
+	}
+	if opt.PublicNames && cloudName(opt.Domain) {
+		return fmt.Errorf("--domain %q is under a domain of the public cloud, and --public-names would lead its names here twice; choose another", opt.Domain)
 	}
 	unlock, err := d.open()
 	if err != nil {
@@ -165,6 +179,7 @@ func (d *dev) openServer(ctx context.Context) error {
 	cfg := server.Config{
 		Domain: d.opt.Domain, Listen: net.JoinHostPort("127.0.0.1", strconv.Itoa(d.opt.Port)), RootKeyFile: key, Replica: "dev", TokenLife: "1h",
 		Database: server.Database{SQLite: filepath.Join(d.dir, databaseFile)}, TLS: server.TLS{LocalCA: true}, ResourceTypes: d.types,
+		PublicNames: d.opt.PublicNames,
 	}
 	var err error
 	if d.srv, err = server.Open(ctx, cfg, d.log, time.Now); err != nil {
@@ -254,12 +269,18 @@ func (d *dev) hostAgain(ctx context.Context) error {
 // writeCA puts the CA's certificate, alone and with the system's, where
 // programs are pointed at.
 func (d *dev) writeCA() error {
-	pem := d.srv.CA.PEM()
-	if err := renameio.WriteFile(filepath.Join(d.dir, "ca.pem"), pem, 0o644); err != nil {
-		return fmt.Errorf("writing ca.pem: %w", err)
+	pem, roots := d.srv.CA.PEM(), systemRoots()
+	files := map[string][]byte{caFile: pem, bundleFile: slices.Concat(roots, pem)}
+	if d.srv.PublicCA != nil {
+		// Files of their own: who trusts ca.pem, perhaps for the whole machine,
+		// trusts nobody with the public cloud's names.
+		public := slices.Concat(pem, d.srv.PublicCA.PEM())
+		files[publicCAFile], files[publicBundleFile] = public, slices.Concat(roots, public)
 	}
-	if err := renameio.WriteFile(filepath.Join(d.dir, bundleFile), append(systemRoots(), pem...), 0o644); err != nil {
-		return fmt.Errorf("writing %s: %w", bundleFile, err)
+	for name, b := range files {
+		if err := renameio.WriteFile(filepath.Join(d.dir, name), b, 0o644); err != nil {
+			return fmt.Errorf("writing %s: %w", name, err)
+		}
 	}
 	return nil
 }
@@ -334,6 +355,9 @@ func (d *dev) startProxy(ctx context.Context) (string, func(), error) {
 		return "", nil, fmt.Errorf("opening the proxy: %w", err)
 	}
 	p := &proxy{domain: d.opt.Domain, listen: d.srv.Addr(), secret: rand.Text(), log: d.log}
+	if d.opt.PublicNames {
+		p.public = d.srv.Names.Serves
+	}
 	srv := &http.Server{
 		Handler:           p,
 		ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 16 << 10,
@@ -350,8 +374,8 @@ func (d *dev) startProxy(ctx context.Context) (string, func(), error) {
 func (d *dev) announce(ctx context.Context, proxyURL string) error {
 	n := d.srv.Names
 	d.in = Instance{
-		TenantID: d.ids.Tenant, SubscriptionID: d.ids.Subscription, ResourceGroup: group, CAFile: filepath.Join(d.dir, "ca.pem"), PID: os.Getpid(),
-		Endpoints:     Endpoints{Login: n.Login(), Management: n.Management(), Portal: n.Portal(), Metadata: "http://" + d.ag.AppAddr(), Proxy: proxyURL},
+		TenantID: d.ids.Tenant, SubscriptionID: d.ids.Subscription, ResourceGroup: group, CAFile: filepath.Join(d.dir, caFile), PID: os.Getpid(), PublicNames: d.opt.PublicNames,
+		Endpoints:     Endpoints{Login: n.Login(), Management: n.Management(), Graph: n.Graph(), Portal: n.Portal(), Metadata: "http://" + d.ag.AppAddr(), Proxy: proxyURL},
 		Vaults:        map[string]string{},
 		Resources:     map[string]Workload{},
 		ControlSocket: d.socket(), Host: d.boot.Host.String(), Listen: d.srv.Addr(),
@@ -402,7 +426,7 @@ func (d *dev) announce(ctx context.Context, proxyURL string) error {
 // wildcards, so it is the services and the vaults of this start.
 func (d *dev) hostNames() []string {
 	var out []string
-	for _, l := range []string{"login", "management", "portal", "fleet", "vault"} {
+	for _, l := range []string{"login", "management", "graph", "portal", "fleet", "vault"} {
 		out = append(out, l+"."+d.opt.Domain)
 	}
 	for _, v := range d.in.Vaults {

@@ -36,7 +36,7 @@ func (s Start) Identity() map[string]string {
 // installation's names.
 func (in Instance) common(dir, userNoProxy string) map[string]string {
 	bundle := filepath.Join(dir, bundleFile)
-	noProxy := noProxy(in.domain(), userNoProxy)
+	noProxy := noProxy([]string{in.domain()}, userNoProxy)
 	return map[string]string{
 		"SSL_CERT_FILE": bundle, "REQUESTS_CA_BUNDLE": bundle, "CURL_CA_BUNDLE": bundle, "NODE_EXTRA_CA_CERTS": in.CAFile,
 		"HTTPS_PROXY": in.Endpoints.Proxy, "https_proxy": in.Endpoints.Proxy, "NO_PROXY": noProxy, "no_proxy": noProxy,
@@ -86,9 +86,9 @@ func UserNoProxy() string {
 }
 
 // noProxy is the NO_PROXY of a program: the user's own without what would keep
-// domain's names from the proxy that alone knows them. Clients match suffixes,
-// so that "localhost" catches every name under innate.localhost.
-func noProxy(domain, user string) string {
+// the domains' names from the proxy that alone knows them. Clients match
+// suffixes, so that "localhost" catches every name under innate.localhost.
+func noProxy(domains []string, user string) string {
 	out := []string{"127.0.0.1", "::1", "169.254.169.254"}
 	for _, e := range strings.FieldsFunc(user, func(r rune) bool { return r == ',' || unicode.IsSpace(r) }) {
 		name := strings.ToLower(e)
@@ -96,7 +96,7 @@ func noProxy(domain, user string) string {
 			name = host
 		}
 		name = strings.Trim(strings.TrimLeft(name, "*."), ".")
-		ours := strings.HasSuffix(domain, name) || strings.HasSuffix(name, "."+domain)
+		ours := slices.ContainsFunc(domains, func(d string) bool { return strings.HasSuffix(d, name) || strings.HasSuffix(name, "."+d) })
 		if !ours && !strings.ContainsAny(name, "*?") && !slices.Contains(out, e) {
 			out = append(out, e)
 		}

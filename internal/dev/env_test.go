@@ -17,7 +17,7 @@ func TestNoProxyKeepsTheUsersOwn(t *testing.T) {
 		{"innate.localhost", "*host", addresses},
 		{"id.example.com", "localhost,example.com,.com,other.example.com", addresses + ",localhost,other.example.com"},
 	} {
-		if got := noProxy(tt.domain, tt.user); got != tt.want {
+		if got := noProxy([]string{tt.domain}, tt.user); got != tt.want {
 			t.Errorf("noProxy(%q, %q) = %q, want %q", tt.domain, tt.user, got, tt.want)
 		}
 	}

@@ -35,7 +35,7 @@ type ids struct {
 // --reset. What tells that the folder is ours goes last: a reset that was cut
 // short can be done again.
 var owned = []string{
-	instanceFile, "innate.db-wal", "innate.db-shm", keyFile, "ca.pem", bundleFile,
+	instanceFile, "innate.db-wal", "innate.db-shm", keyFile, caFile, bundleFile, publicCAFile, publicBundleFile,
 	"agent", "agent.sock", logFile, "sample.done", "bootstrap.done", "placed.done", databaseFile, "innate.db.lock", idsFile,
 }
 
@@ -169,6 +169,11 @@ func (d *dev) prepare() error {
 	}
 	if err := os.Remove(filepath.Join(d.dir, instanceFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("removing the last run's %s: %w", instanceFile, err)
+	}
+	for _, name := range []string{publicCAFile, publicBundleFile} { // whose key went with the last run
+		if err := os.Remove(filepath.Join(d.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("removing the last run's %s: %w", name, err)
+		}
 	}
 	path := filepath.Join(d.dir, idsFile)
 	b, err := os.ReadFile(path)

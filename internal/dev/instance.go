@@ -44,12 +44,16 @@ type Instance struct {
 	Host string `json:"host"`
 	// Listen is where the names of the installation are served.
 	Listen string `json:"listen"`
+	// PublicNames says that the public cloud's names lead here too, for the
+	// programs that ask for it.
+	PublicNames bool `json:"publicNames,omitempty"`
 }
 
 // Endpoints are the addresses.
 type Endpoints struct {
 	Login      string `json:"login"`
 	Management string `json:"management"`
+	Graph      string `json:"graph"`
 	Portal     string `json:"portal"`
 	Metadata   string `json:"metadata"`
 	Proxy      string `json:"proxy"`

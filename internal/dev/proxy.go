@@ -28,6 +28,9 @@ type proxy struct {
 	domain string
 	listen string // where domain's names are served
 	secret string // of one run; never empty
+	// public reports which names of the public cloud are served too, for who
+	// says so by the user name [publicUser]. Nil serves none.
+	public func(host string) bool
 	log    *slog.Logger
 	dialer net.Dialer
 }
@@ -42,14 +45,15 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusMethodNotAllowed, "this proxy tunnels TLS alone (CONNECT)")
 		return
 	}
-	if !p.admits(r) {
+	user, ok := p.admits(r)
+	if !ok {
 		w.Header().Set("Proxy-Authenticate", `Basic realm="innate dev"`)
 		refuse(w, http.StatusProxyAuthRequired, "this proxy is for programs under \"innate run\"; its user and password are in their HTTPS_PROXY")
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), proxyDialTimeout)
 	defer cancel()
-	up, err := p.dial(ctx, r.Host)
+	up, err := p.dial(ctx, r.Host, user == publicUser)
 	if err != nil {
 		p.log.Info("proxy: connecting", "to", r.Host, "err", err)
 		refuse(w, http.StatusBadGateway, "connecting to "+r.Host+" did not work: "+err.Error())
@@ -68,19 +72,25 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	tunnel(down, buf.Reader, up)
 }
 
-// proxyUser goes with the secret: clients drop a password without a user.
-const proxyUser = "innate"
+// The users go with the secret: clients drop a password without a user.
+const (
+	proxyUser = "innate"
+	// publicUser is led here by the public cloud's names too: so each program's
+	// HTTPS_PROXY says which names it means, and one that does not ask for it
+	// is not affected.
+	publicUser = "public"
+)
 
 // url is the proxy's address with what it asks for.
 func (p *proxy) url(addr string) string {
 	return (&url.URL{Scheme: "http", User: url.UserPassword(proxyUser, p.secret), Host: addr}).String()
 }
 
-// admits reports whether a request has the proxy's secret.
-func (p *proxy) admits(r *http.Request) bool {
+// admits reports whether a request has the proxy's secret, and as which user.
+func (p *proxy) admits(r *http.Request) (user string, ok bool) {
 	a := http.Request{Header: http.Header{"Authorization": r.Header["Proxy-Authorization"]}}
-	_, got, ok := a.BasicAuth()
-	return ok && p.secret != "" && subtle.ConstantTimeCompare([]byte(got), []byte(p.secret)) == 1
+	user, got, ok := a.BasicAuth()
+	return user, ok && p.secret != "" && subtle.ConstantTimeCompare([]byte(got), []byte(p.secret)) == 1
 }
 
 // refuse answers what could not be tunnelled.
@@ -91,13 +101,12 @@ func refuse(w http.ResponseWriter, status int, why string) {
 }
 
 // dial connects to what the client calls host.
-func (p *proxy) dial(ctx context.Context, host string) (net.Conn, error) {
-	name, _, err := net.SplitHostPort(host)
+func (p *proxy) dial(ctx context.Context, host string, public bool) (net.Conn, error) {
+	here, err := p.leads(host, public)
 	if err != nil {
-		return nil, fmt.Errorf("%q is not host:port", host)
+		return nil, err
 	}
-	name = strings.ToLower(strings.TrimSuffix(name, "."))
-	if name == p.domain || strings.HasSuffix(name, "."+p.domain) {
+	if here {
 		return p.dialer.DialContext(ctx, "tcp", p.listen)
 	}
 	up, err := http.ProxyFromEnvironment(&http.Request{URL: &url.URL{Scheme: "https", Host: host}})
@@ -108,6 +117,23 @@ func (p *proxy) dial(ctx context.Context, host string) (net.Conn, error) {
 		return p.dialer.DialContext(ctx, "tcp", host)
 	}
 	return p.through(ctx, up, host)
+}
+
+// leads reports whether what the client calls host is here; public says that
+// the client means the public cloud's names too.
+func (p *proxy) leads(host string, public bool) (here bool, err error) {
+	name, port, err := net.SplitHostPort(host)
+	if err != nil {
+		return false, fmt.Errorf("%q is not host:port", host)
+	}
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	if name == p.domain || strings.HasSuffix(name, "."+p.domain) {
+		return true, nil
+	}
+	if public && cloudName(name) {
+		return true, p.checkPublic(name, port)
+	}
+	return false, nil
 }
 
 // through opens a tunnel in the user's own proxy.

@@ -14,6 +14,8 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+
+	"github.com/innate-id/innate/internal/web"
 )
 
 // upstream is a TLS server that says who it is.
@@ -166,5 +168,92 @@ func TestProxyAsksWhoItServes(t *testing.T) {
 			resp.Body.Close()
 			c.Close()
 		}
+	}
+}
+
+// TestProxyPublicNames: who asks for it is led here by the public cloud's
+// names, and to the real cloud by none; who does not is not affected.
+func TestProxyPublicNames(t *testing.T) {
+	const ours, refused, elsewhere = "here", "refused", "elsewhere"
+	names := web.Names{Domain: "innate.localhost", Port: 8443, Public: true}
+	for _, tt := range []struct{ to, asking, plain string }{
+		{"management.azure.com:443", ours, elsewhere},
+		{"LOGIN.microsoftonline.COM.:443", ours, elsewhere},
+		{"demo.vault.azure.net:443", ours, elsewhere},
+		{"graph.microsoft.com:443", ours, elsewhere},
+		{"management.azure.com:8443", refused, elsewhere}, // not where the cloud serves it
+		{"a.demo.vault.azure.net:443", refused, elsewhere},
+		{"demo.blob.core.windows.net:443", refused, elsewhere},
+		{"portal.azure.com:443", refused, elsewhere},
+		{"azure.com:443", refused, elsewhere},
+		{"notazure.com:443", elsewhere, elsewhere},
+		{"azure.com.example:443", elsewhere, elsewhere},
+		{"proxy.golang.org:443", elsewhere, elsewhere},
+		{"management.innate.localhost:8443", ours, ours},
+	} {
+		say := func(p *proxy, public bool) string {
+			switch here, err := p.leads(tt.to, public); {
+			case err != nil:
+				return refused
+			case here:
+				return ours
+			}
+			return elsewhere
+		}
+		with := &proxy{domain: "innate.localhost", public: names.Serves}
+		without := &proxy{domain: "innate.localhost"}
+		if got := say(with, true); got != tt.asking {
+			t.Errorf("%s leads who asks for public names %s, want %s", tt.to, got, tt.asking)
+		}
+		for _, p := range []*proxy{with, without} {
+			if got := say(p, false); got != tt.plain {
+				t.Errorf("%s leads who does not ask %s, want %s", tt.to, got, tt.plain)
+			}
+		}
+		// An instance that was started without them fakes none, and leads
+		// nobody to the real cloud who takes it for this.
+		if got := say(without, true); tt.plain == elsewhere && tt.asking != elsewhere && got != refused {
+			t.Errorf("without public names %s leads who asks for them %s, want %s", tt.to, got, refused)
+		}
+	}
+}
+
+// TestProxyUserAsksForPublicNames: which names a program means is in its
+// HTTPS_PROXY.
+func TestProxyUserAsksForPublicNames(t *testing.T) {
+	ours := upstream(t, "ours")
+	p := &proxy{
+		domain: "innate.localhost", listen: ours.Listener.Addr().String(), secret: rand.Text(), log: slog.New(slog.DiscardHandler),
+		public: web.Names{Public: true}.Serves,
+	}
+	s := httptest.NewServer(p)
+	t.Cleanup(s.Close)
+	in := Instance{PublicNames: true, Endpoints: Endpoints{Proxy: p.url(s.Listener.Addr().String()), Management: "https://management.innate.localhost:8443"}}
+	env, err := in.Public("/data", map[string]string{"AZURE_AUTHORITY_HOST": "x", "KEEP": "y"}, ".azure.net,management.azure.com,corp.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if env["AZURE_AUTHORITY_HOST"] != "" || env["KEEP"] != "y" || strings.Contains(env["NO_PROXY"], "azure") || !strings.Contains(env["NO_PROXY"], "corp.example") {
+		t.Errorf("the variables are %v", env)
+	}
+	u, err := url.Parse(env["HTTPS_PROXY"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	hc := &http.Client{Transport: &http.Transport{Proxy: http.ProxyURL(u), TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}}
+	resp, err := hc.Get("https://demo.vault.azure.net/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if b, _ := io.ReadAll(resp.Body); string(b) != "ours" {
+		t.Errorf("demo.vault.azure.net is %q, want ours", b)
+	}
+	if _, err := hc.Get("https://demo.blob.core.windows.net/"); err == nil || !strings.Contains(err.Error(), "Bad Gateway") {
+		t.Errorf("demo.blob.core.windows.net: %v, want the proxy's refusal", err)
+	}
+	in.PublicNames = false
+	if _, err := in.Public("/data", nil, ""); err == nil || !strings.Contains(err.Error(), "start it with --public-names") {
+		t.Errorf("of an instance without public names: %v", err)
 	}
 }

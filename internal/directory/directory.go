@@ -80,6 +80,8 @@ type API struct {
 type Store interface {
 	// Tenant returns [problem.UnknownTenant] if there is none.
 	Tenant(ctx context.Context, id string) (Tenant, error)
+	// Tenants returns all tenants in the order of their IDs.
+	Tenants(ctx context.Context) ([]Tenant, error)
 	// Principal returns [problem.NotFound] if the tenant has none with this
 	// object id.
 	Principal(ctx context.Context, tenant, id string) (Principal, error)

@@ -75,27 +75,58 @@ func (r *Ring) authority(ctx context.Context, tenant, kind, domain string) (*Aut
 	return nil, fmt.Errorf("it was made but cannot be read")
 }
 
+// passingLife is how long what a passing authority vouched for can be shown by
+// who got at its key. It is longer than a process lives.
+const passingLife = 365 * 24 * time.Hour
+
+// Passing makes an authority of this process alone, for names in the domains and
+// no others: its key is never stored, and is gone with the process.
+func (r *Ring) Passing(domains []string) (*Authority, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("generating a key: %w", err)
+	}
+	now := r.Now()
+	tmpl := template("passing server CA", now, passingLife)
+	confine(tmpl, x509.ExtKeyUsageServerAuth, domains...)
+	cert, err := selfSign(key, tmpl)
+	if err != nil {
+		return nil, err
+	}
+	return &Authority{cert: cert, key: key, now: r.Now}, nil
+}
+
+// template is a certificate authority that is not confined yet.
+func template(kind string, now time.Time, life time.Duration) *x509.Certificate {
+	return &x509.Certificate{
+		SerialNumber: serial(), Subject: pkix.Name{CommonName: "Innate " + kind + " " + now.UTC().Format("2006-01-02")},
+		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(life),
+		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
+		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+	}
+}
+
+// confine is for an authority that others trust: were its key stolen, it could
+// still vouch for no name but these, and for nothing but its own purpose.
+func confine(tmpl *x509.Certificate, use x509.ExtKeyUsage, domains ...string) {
+	tmpl.PermittedDNSDomainsCritical = true
+	tmpl.PermittedDNSDomains = domains
+	tmpl.ExtKeyUsage = []x509.ExtKeyUsage{use}
+}
+
 func (r *Ring) addAuthority(ctx context.Context, tenant, kind, domain string, known int) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return fmt.Errorf("generating a key: %w", err)
 	}
 	now := r.Now()
-	tmpl := &x509.Certificate{
-		SerialNumber: serial(), Subject: pkix.Name{CommonName: "Innate " + kind + " " + now.UTC().Format("2006-01-02")},
-		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(10 * 365 * 24 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
-		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-	}
-	if domain != "" {
-		// Others trust this CA: were its key stolen, it could still vouch for
-		// no name but ours, and for nothing but its own purpose.
-		tmpl.PermittedDNSDomainsCritical = true
-		tmpl.PermittedDNSDomains = []string{domain}
-		tmpl.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
-		if kind == KindMetadataCA {
-			tmpl.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageEmailProtection}
-		}
+	tmpl := template(kind, now, 10*365*24*time.Hour)
+	switch {
+	case domain == "":
+	case kind == KindMetadataCA:
+		confine(tmpl, x509.ExtKeyUsageEmailProtection, domain)
+	default:
+		confine(tmpl, x509.ExtKeyUsageServerAuth, domain)
 	}
 	cert, err := selfSign(key, tmpl)
 	if err != nil {
@@ -169,7 +200,8 @@ func (r *Ring) ServerCertificate(ctx context.Context, a *Authority, name string)
 		return nil, fmt.Errorf("server name is over %d bytes long", maxDNSName)
 	}
 	r.mu.Lock()
-	have := r.leaves[name]
+	id := a.cert.SerialNumber.String() + "/" + name
+	have := r.leaves[id]
 	r.mu.Unlock()
 	if have != nil && r.Now().Before(have.renew) {
 		return have.cert, nil
@@ -196,7 +228,7 @@ func (r *Ring) ServerCertificate(ctx context.Context, a *Authority, name string)
 	if r.leaves == nil || len(r.leaves) >= maxLeaves {
 		r.leaves = map[string]*serverLeaf{} // names come from clients: bounded, not kept for ever
 	}
-	r.leaves[name] = made
+	r.leaves[id] = made
 	return made.cert, nil
 }
 

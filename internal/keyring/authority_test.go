@@ -302,3 +302,48 @@ func TestIssueClientRefuses(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestPassingAuthorityIsConfinedAndNotKept: it vouches for what lies in its
+// domains and for nothing else, and leaves no record.
+func TestPassingAuthorityIsConfinedAndNotKept(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	r := w.ring()
+	domains := []string{"login.example.test", "vault.example.test"}
+	a, err := r.Passing(domains)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert := a.Certificate()
+	if !cert.PermittedDNSDomainsCritical || !cmp.Equal(cert.PermittedDNSDomains, domains) || !cert.MaxPathLenZero || !cert.IsCA {
+		t.Errorf("critical %v, domains %v, path 0 %v, CA %v", cert.PermittedDNSDomainsCritical, cert.PermittedDNSDomains, cert.MaxPathLenZero, cert.IsCA)
+	}
+	for name, good := range map[string]bool{
+		"login.example.test": true, "demo.vault.example.test": true, "example.test": false, "other.example.test": false, domain: false,
+	} {
+		leaf, err := r.ServerCertificate(t.Context(), a, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = leaf.Leaf.Verify(x509.VerifyOptions{Roots: a.Trusts(), CurrentTime: start, DNSName: name})
+		if (err == nil) != good {
+			t.Errorf("a certificate for %s is good: %v, want %v", name, err, good)
+		}
+	}
+	if n := len(records(t, w, "", "")) + len(records(t, w, "", keyring.KindServerCA)); n != 0 {
+		t.Errorf("%d authorities are kept", n)
+	}
+	again, err := r.Passing(domains)
+	if err != nil || again.Certificate().Equal(cert) {
+		t.Errorf("the next one is the same: %v", err)
+	}
+	// A name that two authorities vouch for has a certificate of each.
+	one, err := r.ServerCertificate(t.Context(), a, domains[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := r.ServerCertificate(t.Context(), again, domains[0])
+	if err != nil || one.Leaf.Equal(two.Leaf) {
+		t.Errorf("two authorities share a certificate: %v", err)
+	}
+}

@@ -63,7 +63,7 @@ type Ring struct {
 	mu     sync.Mutex
 	sets   map[string]*set        // by tenant; guarded by mu
 	cas    map[string]*Authority  // by tenant, kind and domain; guarded by mu
-	leaves map[string]*serverLeaf // by server name; guarded by mu
+	leaves map[string]*serverLeaf // by authority and server name; guarded by mu
 	docs   map[string]*serverLeaf // who signs documents, by tenant and domain; guarded by mu
 }
 

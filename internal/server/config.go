@@ -52,6 +52,10 @@ type Config struct {
 	// resources as they are, out of reach until it is back; their identities
 	// live on.
 	ResourceTypes []ResourceType `yaml:"resource_types"`
+	// PublicNames makes the listener answer for the public cloud's own names
+	// too. It is for "innate dev" alone, and no setting of innated: only on the
+	// machine of whoever asked for it may those names lead here.
+	PublicNames bool `yaml:"-"`
 }
 
 // ResourceType is one more resource type.
@@ -85,7 +89,7 @@ func registered(types []ResourceType) []arm.Registered {
 
 // CheckTypes says all that is wrong with resource types.
 func CheckTypes(types []ResourceType) error {
-	own := slices.Concat(arm.Own(web.Names{}, func(string) bool { return false }), []*arm.Type{vault.Type(web.Names{})}, (&fleet.Fleet{}).Types())
+	own := slices.Concat(arm.Own(web.Names{}, func(string) bool { return false }), []*arm.Type{vault.Type()}, (&fleet.Fleet{}).Types())
 	_, err := arm.Rows(own, registered(types))
 	return err
 }

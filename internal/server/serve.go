@@ -131,6 +131,9 @@ func (c *certificates) get(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		return c.fromFiles()
 	}
 	name := strings.ToLower(strings.TrimSuffix(h.ServerName, "."))
+	if c.server.PublicCA != nil && c.server.Names.Serves(name) && ValidDomain(name) {
+		return c.server.Ring.ServerCertificate(h.Context(), c.server.PublicCA, name)
+	}
 	below, ok := strings.CutSuffix(name, "."+c.server.Names.Domain)
 	if !ok || strings.Count(below, ".") > 1 || !ValidDomain(name) {
 		return nil, fmt.Errorf("no certificate for the server name %q: it is not one under %s", problem.Clip(h.ServerName), c.server.Names.Domain)

@@ -19,6 +19,7 @@ import (
 	"github.com/innate-id/innate/internal/directory"
 	"github.com/innate-id/innate/internal/fleet"
 	"github.com/innate-id/innate/internal/fleetapi"
+	"github.com/innate-id/innate/internal/graph"
 	"github.com/innate-id/innate/internal/keyring"
 	"github.com/innate-id/innate/internal/portal"
 	"github.com/innate-id/innate/internal/problem"
@@ -41,10 +42,14 @@ type Server struct {
 	Directory *directory.Directory
 	STS       *sts.Service
 	ARM       *arm.API
+	Graph     *graph.Graph
 	Vault     *vault.Vault
 	Fleet     *fleet.Fleet
 	// CA is the local CA, nil with certificates from files.
 	CA *keyring.Authority
+	// PublicCA vouches for the public cloud's names, nil without them. It is
+	// not the local CA, which people trust for more than one program.
+	PublicCA *keyring.Authority
 
 	log   *slog.Logger
 	ln    net.Listener
@@ -64,7 +69,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, now func() time.Tim
 	if s.ln, err = (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.Listen); err != nil {
 		return nil, fmt.Errorf("opening the TLS listener: %w", err)
 	}
-	s.Names = web.Names{Domain: cfg.Domain, Port: cfg.Port}
+	s.Names = web.Names{Domain: cfg.Domain, Port: cfg.Port, Public: cfg.PublicNames}
 	if s.Names.Port == 0 {
 		s.Names.Port = s.ln.Addr().(*net.TCPAddr).Port
 	}
@@ -95,10 +100,11 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, now func() time.Tim
 	s.Directory = &directory.Directory{Store: s.DB, Now: now}
 	s.STS = &sts.Service{Directory: s.Directory, Ring: s.Ring, Names: s.Names, Life: life, Now: now}
 	s.ARM = &arm.API{Store: s.DB, Directory: s.Directory, Names: s.Names, Now: now, Log: log}
+	s.Graph = &graph.Graph{Store: s.DB, Directory: s.Directory, ARM: s.ARM, Names: s.Names, Now: now}
 	s.Vault = &vault.Vault{Store: s.DB, Box: box, Authorize: s.Directory.Authorize, Now: now}
 	s.Fleet = &fleet.Fleet{Store: s.DB, Ring: s.Ring, Names: s.Names, Issue: s.issue, Authorize: s.Directory.Authorize, Now: now, Log: log}
 	s.ARM.Register(arm.Own(s.Names, s.STS.Reserved)...)
-	s.ARM.Register(vault.Type(s.Names))
+	s.ARM.Register(vault.Type())
 	s.ARM.Register(s.Fleet.Types()...)
 	added, err := arm.Rows(slices.Collect(maps.Values(s.ARM.Types)), registered(cfg.ResourceTypes))
 	if err != nil {
@@ -109,6 +115,11 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, now func() time.Tim
 
 	if cfg.TLS.LocalCA {
 		if s.CA, err = s.Ring.Authority(ctx, "", keyring.KindServerCA, cfg.Domain); err != nil {
+			return nil, err
+		}
+	}
+	if cfg.PublicNames {
+		if s.PublicCA, err = s.Ring.Passing(web.PublicDomains()); err != nil {
 			return nil, err
 		}
 	}
@@ -144,29 +155,45 @@ func (s *Server) handler() (http.Handler, error) {
 	unknown := &web.Surface{Name: "unknown host", Log: s.log, Write: func(w http.ResponseWriter, _ *http.Request, p *problem.Error) {
 		_ = web.WriteJSON(w, http.StatusMisdirectedRequest, map[string]any{"error": map[string]string{"code": "UnknownHost", "message": p.Detail}})
 	}}
+	shared := s.shared()
+	vaults := s.Vault.Handler(vault.Surface{
+		Log: s.log, Names: s.Names,
+		Authenticate: func(ctx context.Context, r *http.Request, tenant string) (access.Caller, error) {
+			return s.STS.Authenticate(ctx, r, sts.KeyVault, tenant)
+		},
+	})
 	hosts := &web.Hosts{
-		Exact: map[string]http.Handler{
-			"login." + d: s.STS.Handler(s.log),
-			"management." + d: s.ARM.Handler(s.log, func(ctx context.Context, r *http.Request) (access.Caller, error) {
-				return s.STS.Authenticate(ctx, r, sts.ARM, "")
-			}),
-			"fleet." + d:  s.Fleet.Handler(s.log),
-			"portal." + d: pages,
-		},
-		Below: map[string]http.Handler{
-			"vault." + d: s.Vault.Handler(vault.Surface{
-				Log: s.log, Audience: s.Names.Vaults(),
-				Login: func(tenant string) string { return s.Names.Login() + "/" + tenant },
-				Authenticate: func(ctx context.Context, r *http.Request, tenant string) (access.Caller, error) {
-					return s.STS.Authenticate(ctx, r, sts.KeyVault, tenant)
-				},
-			}),
-		},
+		Exact: map[string]http.Handler{"fleet." + d: s.Fleet.Handler(s.log), "portal." + d: pages},
+		Below: map[string]http.Handler{"vault." + d: vaults},
 		NotFound: unknown.Handle(func(_ http.ResponseWriter, r *http.Request) error {
-			return problem.Errorf(problem.NotFound, "the host name %q is not one of this installation's; there are login, management, portal, fleet and {name}.vault under %s", r.Host, d)
+			return problem.Errorf(problem.NotFound, "the host name %q is not one of this installation's; there are login, management, graph, portal, fleet and {name}.vault under %s", r.Host, d)
 		}),
 	}
+	for label, h := range shared {
+		hosts.Exact[label+"."+d] = h
+		for _, host := range web.PublicHosts(label) {
+			if s.Names.Public {
+				hosts.Exact[host] = h
+			}
+		}
+	}
+	if s.Names.Public {
+		hosts.Below[web.PublicVaults] = vaults
+	}
 	return web.Recover(s.log, web.Identify(hosts)), nil
+}
+
+// shared are the services that the public cloud has names for too.
+func (s *Server) shared() map[string]http.Handler {
+	return map[string]http.Handler{
+		"login": s.STS.Handler(s.log),
+		"management": s.ARM.Handler(s.log, func(ctx context.Context, r *http.Request) (access.Caller, error) {
+			return s.STS.Authenticate(ctx, r, sts.ARM, "")
+		}),
+		"graph": s.Graph.Handler(s.log, func(ctx context.Context, r *http.Request) (access.Caller, error) {
+			return s.STS.Authenticate(ctx, r, sts.Graph, "")
+		}),
+	}
 }
 
 // Addr is where the TLS listener listens.

@@ -31,6 +31,7 @@ import (
 	"github.com/innate-id/innate/internal/audit"
 	"github.com/innate-id/innate/internal/directory"
 	"github.com/innate-id/innate/internal/fleet"
+	"github.com/innate-id/innate/internal/graph"
 	"github.com/innate-id/innate/internal/keyring"
 	"github.com/innate-id/innate/internal/vault"
 )
@@ -41,6 +42,7 @@ var (
 	_ arm.Store       = (*DB)(nil)
 	_ vault.Store     = (*DB)(nil)
 	_ fleet.Store     = (*DB)(nil)
+	_ graph.Store     = (*DB)(nil)
 )
 
 // Config says which database to open. Exactly one of SQLite and Postgres is set.

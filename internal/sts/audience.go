@@ -76,6 +76,8 @@ func (s *Service) family(aud string) (Family, bool) {
 		return ARM, true
 	case canonical(s.Names.Vaults()):
 		return KeyVault, true
+	case canonical(s.Names.Graph()):
+		return Graph, true
 	}
 	// A storage account's own name: https://{account}.blob.{suffix}.
 	if host, ok := strings.CutPrefix(c, "https://"); ok {

@@ -21,7 +21,7 @@ func (s *Service) check(ctx context.Context, raw string, family Family, tenant s
 	var keyErr error
 	claims, err := token.Verify(raw, token.Expect{
 		Tenant:   tenant,
-		Issuers:  func(t string) []string { return []string{s.IssuerV1(t), s.IssuerV2(t)} },
+		Issuers:  s.issuers,
 		Audience: func(aud string) bool { f, ok := s.family(aud); return ok && f == family },
 		Key: func(t, kid string) (crypto.PublicKey, bool) {
 			if !guid(t) { // nothing vouches for it yet

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -76,6 +77,24 @@ func (s *Service) tenantNamed(r *http.Request, name string) (string, error) {
 	return t.ID, nil
 }
 
+// tenantOf resolves the tenant in the path of a discovery document. Programs
+// that came by the public cloud's names also ask about "common": that is the
+// only tenant, if there is one only.
+func (s *Service) tenantOf(r *http.Request, name string) (string, error) {
+	any := strings.EqualFold(name, "common") || strings.EqualFold(name, "organizations")
+	if !any || !s.Names.Serves(web.HostName(r)) {
+		return s.tenantNamed(r, name)
+	}
+	all, err := s.Directory.Store.Tenants(r.Context())
+	if err != nil {
+		return "", fmt.Errorf("reading the tenants: %w", err)
+	}
+	if len(all) != 1 {
+		return s.tenantNamed(r, name)
+	}
+	return all[0].ID, nil
+}
+
 // guid reports whether name is a GUID in the form that tenants' ids have.
 func guid(name string) bool {
 	_, err := uuid.Parse(name)
@@ -99,7 +118,7 @@ func (s *Service) serveToken(w http.ResponseWriter, r *http.Request, tenant stri
 		// Refused, and recorded, as what cannot be granted is.
 		g = func(context.Context, *Service, Request) (subject, error) { return subject{}, err }
 	}
-	req.Tenant = id
+	req.Tenant, req.Asked = id, web.HostName(r)
 	out, err := s.Issue(r.Context(), access.Caller{Tenant: id, Request: web.RequestID(r.Context())}, req, g)
 	if err != nil {
 		return err
@@ -178,13 +197,14 @@ func (s *Service) serveMetadata(w http.ResponseWriter, r *http.Request, tenant s
 	if err := method(r, http.MethodGet); err != nil {
 		return err
 	}
-	id, err := s.tenantNamed(r, tenant)
+	id, err := s.tenantOf(r, tenant)
 	if err != nil {
 		return err
 	}
-	base, ver, keys, issuer := s.Names.Login()+"/"+id, "", "/discovery/keys", s.IssuerV1(id)
+	names := s.Names.Asked(web.HostName(r))
+	base, ver, keys, issuer := names.Login()+"/"+id, "", "/discovery/keys", issuerV1(names, id)
 	if v2 {
-		ver, keys, issuer = "/v2.0", "/discovery/v2.0/keys", s.IssuerV2(id)
+		ver, keys, issuer = "/v2.0", "/discovery/v2.0/keys", issuerV2(names, id)
 	}
 	w.Header().Set("Cache-Control", "public, max-age=300")
 	return web.WriteJSON(w, http.StatusOK, metadata{
@@ -201,7 +221,7 @@ func (s *Service) serveKeys(w http.ResponseWriter, r *http.Request, tenant strin
 	if err := method(r, http.MethodGet); err != nil {
 		return err
 	}
-	id, err := s.tenantNamed(r, tenant)
+	id, err := s.tenantOf(r, tenant)
 	if err != nil {
 		return err
 	}
@@ -224,22 +244,34 @@ func (s *Service) serveInstance(w http.ResponseWriter, r *http.Request) error {
 	if err := method(r, http.MethodGet); err != nil {
 		return err
 	}
-	q := r.URL.Query().Get("authorization_endpoint")
-	rest, ok := strings.CutPrefix(q, s.Names.Login()+"/")
+	names, tenant, ok := s.instance(r.URL.Query().Get("authorization_endpoint"))
 	if !ok {
-		return problem.Errorf(problem.UnknownTenant, "AADSTS50049: Unknown or invalid instance: authorization_endpoint must begin with %s/", s.Names.Login())
+		return problem.Errorf(problem.UnknownTenant, "AADSTS50049: Unknown or invalid instance: authorization_endpoint must begin with %s/", s.Names.Asked(web.HostName(r)).Login())
 	}
-	tenant, _, _ := strings.Cut(rest, "/")
-	id, err := s.tenantNamed(r, tenant)
+	id, err := s.tenantOf(r, tenant)
 	if err != nil {
 		return err
 	}
-	host := strings.TrimPrefix(s.Names.Login(), "https://")
+	hosts := names.Logins()
 	return web.WriteJSON(w, http.StatusOK, map[string]any{
-		"tenant_discovery_endpoint": s.Names.Login() + "/" + id + "/v2.0/.well-known/openid-configuration",
+		"tenant_discovery_endpoint": names.Login() + "/" + id + "/v2.0/.well-known/openid-configuration",
 		"api-version":               "1.1",
-		"metadata":                  []map[string]any{{"preferred_network": host, "preferred_cache": host, "aliases": []string{host}}},
+		"metadata":                  []map[string]any{{"preferred_network": hosts[0], "preferred_cache": hosts[0], "aliases": hosts}},
 	})
+}
+
+// instance finds which of our names an authority goes by, and its tenant. A
+// client asks login.microsoftonline.com about authorities that it does not know,
+// and there we vouch for our own name too.
+func (s *Service) instance(endpoint string) (names web.Names, tenant string, ok bool) {
+	rest, ok := strings.CutPrefix(endpoint, "https://")
+	if !ok {
+		return names, "", false
+	}
+	host, path, _ := strings.Cut(rest, "/")
+	names = s.Names.Asked(host)
+	tenant, _, _ = strings.Cut(path, "/")
+	return names, tenant, slices.Contains(names.Logins(), host)
 }
 
 // serveMetadataCA serves the certificate of the authority behind the tenant's

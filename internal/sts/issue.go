@@ -61,6 +61,9 @@ type Request struct {
 	Check func(directory.Principal) (string, error)
 	// Form is set when a client posted it.
 	Form *Form
+	// Asked is the host name that it was posted to: the token's issuer is by
+	// the same. Empty means our own.
+	Asked string
 }
 
 // Issued is a token with what its bearer may know of it.
@@ -178,10 +181,11 @@ func (s *Service) claims(r Request, who subject, aud Audience) token.Claims {
 			c.AskedBy = mirid(r.Workload)
 		}
 	}
+	names := s.Names.Asked(r.Asked)
 	if aud.Version == 2 {
-		c.Version, c.Issuer, c.AZP, c.AZPACR = "2.0", s.IssuerV2(r.Tenant), p.Client, who.proof
+		c.Version, c.Issuer, c.AZP, c.AZPACR = "2.0", issuerV2(names, r.Tenant), p.Client, who.proof
 	} else {
-		c.Version, c.Issuer, c.AppID, c.AppIDACR = "1.0", s.IssuerV1(r.Tenant), p.Client, who.proof
+		c.Version, c.Issuer, c.AppID, c.AppIDACR = "1.0", issuerV1(names, r.Tenant), p.Client, who.proof
 		c.IDP = c.Issuer
 	}
 	return c
@@ -213,10 +217,25 @@ func (r Request) target() string {
 }
 
 // IssuerV1 is the iss of version 1 tokens.
-func (s *Service) IssuerV1(tenant string) string { return s.Names.Login() + "/" + tenant + "/" }
+func (s *Service) IssuerV1(tenant string) string { return issuerV1(s.Names, tenant) }
 
 // IssuerV2 is the iss of version 2 tokens, and of the v2.0 discovery document.
-func (s *Service) IssuerV2(tenant string) string { return s.Names.Login() + "/" + tenant + "/v2.0" }
+func (s *Service) IssuerV2(tenant string) string { return issuerV2(s.Names, tenant) }
+
+func issuerV1(n web.Names, tenant string) string { return n.Issuer() + "/" + tenant + "/" }
+
+func issuerV2(n web.Names, tenant string) string { return n.Login() + "/" + tenant + "/v2.0" }
+
+// issuers are what the tokens of a tenant may say. Those by the public cloud's
+// names are ours as much as the others: the key decides, not the name.
+func (s *Service) issuers(tenant string) []string {
+	out := []string{s.IssuerV1(tenant), s.IssuerV2(tenant)}
+	if s.Names.Public {
+		n := s.Names.Asked(web.PublicHosts("login")[0])
+		out = append(out, issuerV1(n, tenant), issuerV2(n, tenant))
+	}
+	return out
+}
 
 // ForWorkload issues a token of an identity of a workload to an agent. c is
 // the host, which the fleet has authenticated and found to hold the workload.
@@ -239,7 +258,11 @@ func (s *Service) Authenticate(ctx context.Context, r *http.Request, family Fami
 	if err != nil {
 		return access.Caller{}, err
 	}
-	return s.check(ctx, raw, family, tenant)
+	c, err := s.check(ctx, raw, family, tenant)
+	if s.Names.Public {
+		c.Asked = web.HostName(r)
+	}
+	return c, err
 }
 
 func bearer(r *http.Request) (string, error) {

@@ -115,6 +115,6 @@ func (s *Service) writeProblem(w http.ResponseWriter, r *http.Request, p *proble
 	_ = web.WriteJSON(w, wd.status, oauthError{
 		Error: wd.err, Codes: []int{wd.code}, Timestamp: at, TraceID: trace, CorrelationID: corr,
 		Description: fmt.Sprintf("%s\r\nTrace ID: %s\r\nCorrelation ID: %s\r\nTimestamp: %s", detail, trace, corr, at),
-		URI:         fmt.Sprintf("%s/error?code=%d", s.Names.Login(), wd.code),
+		URI:         fmt.Sprintf("%s/error?code=%d", s.Names.Asked(web.HostName(r)).Login(), wd.code),
 	})
 }

@@ -26,14 +26,8 @@ type Surface struct {
 	// problems Unauthenticated, TokenExpired, WrongAudience and Revoked become
 	// a 401 with the challenge.
 	Authenticate func(ctx context.Context, r *http.Request, tenant string) (access.Caller, error)
-	// Login returns where tokens of a tenant come from,
-	// "https://login.D[:port]/{tenant}": exactly one path segment (the Go SDK
-	// panics without one, the JS SDK takes all of the path), no spaces, no "=".
-	Login func(tenant string) string
-	// Audience is what tokens for vaults are for, "https://vault.D[:port]". Its
-	// host must be a parent domain of every vault's, port included, or the
-	// SDKs refuse to send a token.
-	Audience string
+	// Names say where tokens come from and what they are for.
+	Names web.Names
 }
 
 // serviceVersion is the x-ms-keyvault-service-version of all answers.
@@ -101,13 +95,17 @@ func (v *Vault) onRecord(q *call, err error) error {
 }
 
 // challenge says where to get a token, if that is what lacks. The SDKs read the
-// header by splitting at spaces: the comma needs one.
+// header by splitting at spaces: the comma needs one. The authorization has
+// exactly one path segment: the Go SDK panics without one, the JS SDK takes all of
+// the path. The resource's host must be a parent domain of the vault's as it was
+// asked, port included, or the SDKs refuse to send a token.
 func (s Surface) challenge(w http.ResponseWriter, r *http.Request, at Place, err error) error {
 	p := problem.Of(err)
 	if wordsOf[p.Kind].status != http.StatusUnauthorized {
 		return err
 	}
-	w.Header().Set("WWW-Authenticate", `Bearer authorization="`+s.Login(at.Tenant)+`", resource="`+s.Audience+`"`)
+	names := s.Names.Asked(web.HostName(r))
+	w.Header().Set("WWW-Authenticate", `Bearer authorization="`+names.Login()+"/"+at.Tenant+`", resource="`+names.Vaults()+`"`)
 	detail := "AKV10046: The token was not accepted: " + p.Detail
 	switch {
 	case r.Header.Get("Authorization") == "":

@@ -34,7 +34,7 @@ type properties struct {
 }
 
 // Type is the row that the vault adds to the management API.
-func Type(names web.Names) *arm.Type {
+func Type() *arm.Type {
 	return &arm.Type{
 		Name:        TypeVault,
 		NamePattern: regexp.MustCompile(`^[A-Za-z](-?[A-Za-z0-9]){2,23}$`),
@@ -63,28 +63,36 @@ func Type(names web.Names) *arm.Type {
 			return Place{Name: r.ID.Name(), Tags: tags}.values(name), err
 		},
 		View: func(r arm.Resource, _ directory.Principal, p map[string]any) {
-			have := map[string]string{} // names of members compare without case
-			for name := range p {
-				have[strings.ToLower(name)] = name
-			}
 			for name, v := range map[string]any{
-				"vaultUri": names.Vault(strings.ToLower(r.ID.Name())) + "/", "tenantId": r.Tenant,
-				"enableRbacAuthorization": true, "enableSoftDelete": true, "softDeleteRetentionInDays": 90,
+				"tenantId": r.Tenant, "enableRbacAuthorization": true, "enableSoftDelete": true, "softDeleteRetentionInDays": 90,
 			} {
-				if was, ok := have[strings.ToLower(name)]; ok {
-					delete(p, was)
-				}
+				delete(p, member(p, name))
 				p[name] = v
 			}
 			for name, v := range map[string]any{
 				"sku": map[string]any{"family": "A", "name": "standard"}, "accessPolicies": []any{}, "publicNetworkAccess": "Enabled",
 			} {
-				if _, ok := have[strings.ToLower(name)]; !ok {
+				if _, ok := p[member(p, name)]; !ok {
 					p[name] = v
 				}
 			}
 		},
+		Links: func(names web.Names, r arm.Resource, p map[string]any) {
+			delete(p, member(p, "vaultUri"))
+			p["vaultUri"] = names.Vault(strings.ToLower(r.ID.Name())) + "/"
+		},
 	}
+}
+
+// member finds how the members of properties spell a name: it compares without
+// case.
+func member(p map[string]any, name string) string {
+	for have := range p {
+		if strings.EqualFold(have, name) {
+			return have
+		}
+	}
+	return name
 }
 
 // checkVault refuses what a vault here would not honour: rights that were

@@ -171,8 +171,7 @@ func (w *world) serve(t testing.TB) {
 	h := w.vault.Handler(vault.Surface{
 		Log:          slog.New(slog.DiscardHandler),
 		Authenticate: w.authenticate,
-		Login:        func(tenant string) string { return "https://login.innate.test:8443/" + tenant },
-		Audience:     "https://vault.innate.test:8443",
+		Names:        web.Names{Domain: "innate.test", Port: 8443},
 	})
 	srv := httptest.NewTLSServer(web.Identify(h))
 	t.Cleanup(srv.Close)
