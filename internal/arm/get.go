@@ -34,7 +34,7 @@ func (a *API) GetExpanded(ctx context.Context, c access.Caller, id resource.ID, 
 	if err != nil {
 		return nil, err
 	}
-	v, err := a.expanded(ctx, t, c, id, expand)
+	v, err := a.view(ctx, t, c, id, expand)
 	if t.Polling == PollBody {
 		v, err = a.stateOf(ctx, c.Tenant, id, v, err)
 	}
@@ -50,13 +50,9 @@ func (a *API) GetExpanded(ctx context.Context, c access.Caller, id resource.ID, 
 	return v, nil
 }
 
-// view reads a resource and says it in its type's words.
-func (a *API) view(ctx context.Context, t *Type, c access.Caller, id resource.ID) (View, error) {
-	return a.expanded(ctx, t, c, id, "")
-}
-
-// expanded is view with the members that expand names.
-func (a *API) expanded(ctx context.Context, t *Type, c access.Caller, id resource.ID, expand string) (View, error) {
+// view reads a resource and says it in its type's words, with the members that
+// expand names.
+func (a *API) view(ctx context.Context, t *Type, c access.Caller, id resource.ID, expand string) (View, error) {
 	r, err := a.Store.Resource(ctx, c.Tenant, id.Key())
 	if problem.Is(err, problem.NotFound) {
 		return nil, notFound(id)
@@ -87,11 +83,11 @@ func (t *Type) expand(r Resource, v View, expand string) error {
 	}
 	for _, word := range strings.Split(expand, ",") {
 		word = strings.TrimSpace(word)
-		make, ok := t.Expand[strings.ToLower(word)]
+		member, ok := t.Expand[strings.ToLower(word)]
 		if !ok {
 			return problem.Errorf(problem.Invalid, "The query parameter '$expand' has '%s', which %s does not know; instanceView and userData it does.", problem.Clip(word), t.Name)
 		}
-		if m := make(r); m != nil {
+		if m := member(r); m != nil {
 			props[strings.ToLower(word[:1])+word[1:]] = m
 		}
 	}
