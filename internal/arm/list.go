@@ -312,7 +312,7 @@ func (a *API) listed(ctx context.Context, l ListQuery, r Resource) (View, error)
 	switch {
 	case !ok, l.Type != "" && r.Type != l.Type:
 		return nil, nil
-	case l.Type == "" && (r.Type == typeGroup || r.Type == typeSubscription || t.Extension):
+	case l.Type == "" && (r.Type == typeGroup || r.Type == typeSubscription || t.Extension || t.AnyScope):
 		return nil, nil // they are no "resources" to ARM's mixed list
 	}
 	have, err := a.Store.Identities(ctx, r.Tenant, r.ID.Key())

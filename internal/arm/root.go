@@ -87,17 +87,34 @@ func (a *API) serveEndpoints(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodGet {
 		return notAllowed(r, "GET")
 	}
-	arm, login := a.Names.Management(), a.Names.Login()
 	w.Header().Set("Cache-Control", "public, max-age=300")
-	return web.WriteJSON(w, http.StatusOK, map[string]any{
+	cloud := a.cloud()
+	// One object is what newer clients read; the array of clouds, what azure-cli
+	// iterates over and asks for with an older version.
+	if v := r.URL.Query().Get("api-version"); v >= "2018" && v < "2022-09-01" {
+		return web.WriteJSON(w, http.StatusOK, []any{cloud})
+	}
+	return web.WriteJSON(w, http.StatusOK, cloud)
+}
+
+// cloud is what a client learns of this installation. What is not served here
+// is not named, but for Microsoft Graph, whose tokens are asked for by name.
+func (a *API) cloud() map[string]any {
+	arm, login := a.Names.Management(), a.Names.Login()
+	return map[string]any{
 		"name": "Innate", "resourceManager": arm, "portal": a.Names.Portal(),
 		"microsoftGraphResourceId": "https://graph.microsoft.com/",
+		"graphEndpoint":            "https://graph.microsoft.com/", "graphAudience": "https://graph.microsoft.com/", "graph": "https://graph.microsoft.com/",
+		"gallery": arm,
 		"authentication": map[string]any{
 			"loginEndpoint": login, "audiences": []string{arm, "https://management.core.windows.net/", "https://management.azure.com/"},
 			"tenant": "common", "identityProvider": "AAD",
 		},
-		"suffixes": map[string]any{"keyVaultDns": "vault." + a.Names.Authority(), "storage": a.Names.Authority()},
-	})
+		"suffixes": map[string]any{
+			"keyVaultDns": "vault." + a.Names.Authority(), "storage": a.Names.Authority(), "mhsmDns": "managedhsm." + a.Names.Authority(),
+			"acrLoginServer": "acr." + a.Names.Authority(), "sqlServerHostname": "sql." + a.Names.Authority(),
+		},
+	}
 }
 
 const (
