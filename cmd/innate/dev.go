@@ -34,6 +34,7 @@ It prints what to try and, when everything is up, a line that begins with "ready
 	c.Flags().BoolVar(&opt.NoSample, "no-sample", false, "make no sample (ops is made all the same)")
 	c.Flags().BoolVar(&opt.Capture, "capture", false, "answer at 169.254.169.254 too, the programs of innate run alone, by the kernel's word of who asks (needs root)")
 	c.Flags().StringSliceVar(&opt.CaptureCgroups, "capture-cgroup", nil, "with --capture: capture only what runs in this control group (cgroup v2), and under innate run; else all of this machine")
+	c.Flags().StringVar(&opt.TypesFile, "types", "", "YAML file with more resource types (resource_types, as in innated's configuration)")
 	c.Flags().BoolVar(&opt.WriteHosts, "write-hosts", false, "keep a marked block in the hosts file while running (needs root)")
 	return c
 }

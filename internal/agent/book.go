@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/innate-id/innate/internal/agent/metadata"
 	"github.com/innate-id/innate/internal/evidence"
 	"github.com/innate-id/innate/internal/fleetapi"
 	"github.com/innate-id/innate/internal/problem"
@@ -217,6 +218,10 @@ type sought struct {
 type found struct {
 	*placed
 	in *book
+	// asked is what the caller asked for last.
+	asked request
+	// caller is who was found, for the dialects.
+	caller metadata.Caller
 }
 
 // admits reports whether p is about the caller. A selector of a kind that this
@@ -274,6 +279,7 @@ func (r *rules) judge(ev evidence.Evidence, want evidence.Want) evidence.Verdict
 
 // decision is a placement and what the rules of its resource say.
 type decision struct {
+	by *book
 	*placed
 	evidence.Verdict
 }
@@ -287,7 +293,7 @@ func (b *book) decide(s sought, want evidence.Want) (decision, error) {
 	}
 	v := p.rules.judge(s.ev, want)
 	if !v.Allowed {
-		return decision{p, v}, problem.Errorf(problem.CallerRefused, "%s: %s", p.Resource, v.Reason)
+		return decision{}, problem.Errorf(problem.CallerRefused, "%s: %s", p.Resource, v.Reason)
 	}
-	return decision{p, v}, nil
+	return decision{b, p, v}, nil
 }

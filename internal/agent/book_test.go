@@ -247,7 +247,7 @@ func TestFoundBeforeIsFoundInTheSameBookOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	again := sought{ev: ev, was: &found{p, first}}
+	again := sought{ev: ev, was: &found{placed: p, in: first}}
 	if got, err := first.find(again); err != nil || got != p {
 		t.Errorf("in the same book: %v, %v", got, err)
 	}

@@ -13,87 +13,131 @@ import (
 	"github.com/innate-id/innate/internal/problem"
 )
 
-// place finds which workload the peer of a connection is.
-func (a *Agent) place(ctx context.Context) (metadata.Caller, error) {
-	ev, text, err := door.Described(ctx)
+// place finds which workload the peer of a connection is. Evidence is the
+// connection's and a book never changes, so that what the one says of the other
+// is found once and holds for every request until there is another book. Not so
+// for who is in a start's group: a start can end at any moment.
+func (a *Agent) place(ctx context.Context) (*metadata.Caller, error) {
+	p, err := door.Of(ctx)
 	if err != nil {
 		a.refused("door:unknown grade:none", "the caller could not be identified")
-		return metadata.Caller{}, &problem.Error{Kind: problem.CallerRefused, Detail: "this caller could not be identified", Err: err}
+		return nil, &problem.Error{Kind: problem.CallerRefused, Detail: "this caller could not be identified", Err: err}
 	}
-	who := sought{ev: ev}
-	st, as, err := a.inGroup(ev)
+	kept := p.Kept.(*peer)
+	if c := kept.placed; c != nil && c.Found.(*found).in == a.feed.now() {
+		return c, nil
+	}
+	kept.placed = nil
+	st, as, err := a.inGroup(p.Evidence)
 	if err != nil {
-		a.refused(text, "the program is of a start that is over")
-		return metadata.Caller{}, err
+		a.refused(p.Text, "the program is of a start that is over")
+		return nil, err
 	}
 	if st != nil {
-		ev, text = as, as.String()
-		who = sought{ev: as, resource: st.workload, placement: st.placement}
+		return a.placed(ctx, sought{ev: as, resource: st.workload, placement: st.placement}, as.String())
 	}
+	c, err := a.placed(ctx, sought{ev: p.Evidence}, p.Text)
+	if err == nil {
+		kept.placed = c
+	}
+	return c, err
+}
+
+// placed finds the placement of who is sought. text is the evidence in words.
+func (a *Agent) placed(ctx context.Context, who sought, text string) (*metadata.Caller, error) {
 	p, err := a.feed.find(ctx, who)
 	if err != nil {
-		return metadata.Caller{}, a.refusal(text, err, remedyPlacement)
+		return nil, a.refusal(text, err, remedyPlacement)
 	}
-	return metadata.Caller{Workload: p.Resource, Placement: p.Name, Evidence: ev, Text: text, Found: &p}, nil
+	p.caller = metadata.Caller{Workload: p.Resource, Placement: p.Name, Evidence: who.ev, Text: text, Found: p}
+	return &p.caller, nil
 }
 
 // started finds which workload a start's secret stands for. A start whose
 // placement was taken away since is over.
-func (a *Agent) started(ctx context.Context, secret string) (metadata.Caller, error) {
+func (a *Agent) started(ctx context.Context, secret string) (*metadata.Caller, error) {
 	s, ok := a.starts.find(secret)
-	by, text, err := door.Described(ctx)
-	if err != nil {
-		text = evidence.Evidence{Door: RunDoor}.String()
+	var by evidence.Evidence
+	text := evidence.Evidence{Door: RunDoor}.String()
+	if p, err := door.Of(ctx); err == nil {
+		by, text = p.Evidence, p.Text
 	}
 	if ok && a.carried(s, by) {
 		a.refused(text, "the secret of a start was shown by a program outside it")
-		return metadata.Caller{}, problem.Errorf(problem.CallerRefused, "the secret is of a start that this program is no part of: ask for one of its own (innate run)")
+		return nil, problem.Errorf(problem.CallerRefused, "the secret is of a start that this program is no part of: ask for one of its own (innate run)")
 	}
 	if !ok {
 		a.refused(text, "no start has the secret that was shown")
-		return metadata.Caller{}, problem.Errorf(problem.Unauthenticated, "the secret is not one of a running start on this host: "+
+		return nil, problem.Errorf(problem.Unauthenticated, "the secret is not one of a running start on this host: "+
 			"it ends with the program that was started; start the program anew")
 	}
-	p, err := a.feed.find(ctx, s.sought())
-	if err != nil {
-		return metadata.Caller{}, a.refusal(s.text, err, remedyPlacement)
-	}
-	return metadata.Caller{Workload: p.Resource, Placement: p.Name, Evidence: s.ev, Text: s.text}, nil
+	return a.placed(ctx, s.sought(), s.text)
 }
 
-// request is one token request of one caller, on its way.
+// request is what one caller asks for. Who asks the same again over its
+// connection is given the same request, with what was said to it: a book never
+// changes, so that its yes holds until there is another book. That there is none
+// is looked up twice for every answer, here and in confirm, so that an answer is
+// judged by what is newest, and costs a judgement only where there is a newer
+// book. A no is never kept.
 type request struct {
 	*Agent
-	ctx    context.Context
-	caller metadata.Caller
-	query  metadata.Query
+	caller *metadata.Caller
+	query  *metadata.Query
+	// confirmed is what a book said of the token's own identity.
+	confirmed struct {
+		by       *book
+		identity string
+		would    string
+	}
+	// decided is what a book said; its book is nil until one did.
+	decided decision
+	// ask is the question to memory and to the control plane that goes with it.
+	ask tokens.Request
+}
+
+// request returns what c asks for, with what was said to it.
+func (a *Agent) request(c *metadata.Caller, q *metadata.Query) *request {
+	r := &c.Found.(*found).asked
+	if r.query != q {
+		*r = request{Agent: a, caller: c, query: q}
+	}
+	return r
 }
 
 // token gets a token for a caller: by its placement and the caller rules of
-// the workload, from memory or from the control plane, which judges again. A
-// refusal of the control plane's may only mean that the agent has not heard of
-// something yet.
-func (a *Agent) token(ctx context.Context, c metadata.Caller, q metadata.Query) (fleetapi.TokenResponse, error) {
-	r := &request{a, ctx, c, q}
-	d, err := a.feed.decide(ctx, r.sought(), r.want())
-	if err != nil {
-		return fleetapi.TokenResponse{}, a.refusal(c.Text, err, remedyRule)
+// the workload, from memory or from the control plane, which judges again.
+func (a *Agent) token(ctx context.Context, c *metadata.Caller, q *metadata.Query) (*fleetapi.TokenResponse, tokens.Source, error) {
+	r := a.request(c, q)
+	if r.decided.by != a.feed.now() {
+		d, err := a.feed.decide(ctx, r.sought(), r.want())
+		if err != nil {
+			return nil, "", a.refusal(c.Text, err, remedyRule)
+		}
+		r.decide(d)
 	}
-	tok, err := a.tokens.Get(ctx, r.ask(d))
-	if !problem.Is(err, problem.CallerRefused) || errors.Is(err, errJudged) {
-		return tok, err
+	tok, from, err := a.tokens.Get(ctx, &r.ask)
+	if problem.Is(err, problem.CallerRefused) && !errors.Is(err, errJudged) {
+		return r.again(ctx, err)
 	}
-	if err := a.feed.load(ctx); err != nil {
-		return tok, err
+	return tok, from, err
+}
+
+// again is for when the control plane refused the caller: that may only mean
+// that the agent has not heard of something yet.
+func (r *request) again(ctx context.Context, said error) (*fleetapi.TokenResponse, tokens.Source, error) {
+	if err := r.feed.load(ctx); err != nil {
+		return nil, tokens.Miss, said
 	}
-	again, refused := a.feed.now().decide(r.sought(), r.want())
-	switch {
+	d, refused := r.feed.now().decide(r.sought(), r.want())
+	switch was := r.decided; {
 	case refused != nil:
-		return tok, a.refusal(c.Text, refused, remedyRule)
-	case again.Name == d.Name && again.Resource == d.Resource && again.Identity == d.Identity:
-		return tok, err
+		return nil, tokens.Miss, r.refusal(r.caller.Text, refused, remedyRule)
+	case d.Name == was.Name && d.Resource == was.Resource && d.Identity == was.Identity:
+		return nil, tokens.Miss, said
 	}
-	return a.tokens.Get(ctx, r.ask(again))
+	r.decide(d)
+	return r.tokens.Get(ctx, &r.ask)
 }
 
 // sought is the caller, to find its placement again: a start is one resource's
@@ -112,13 +156,14 @@ func (r *request) want() evidence.Want {
 		Named: r.query.ClientID != "" || r.query.ObjectID != "" || r.query.ResourceID != ""}
 }
 
-// ask is the question to memory and to the control plane.
-func (r *request) ask(d decision) tokens.Request {
-	return tokens.Request{
+// decide takes a decision.
+func (r *request) decide(d decision) {
+	r.decided = d
+	r.ask = tokens.Request{
 		Workload: d.Resource, Placement: d.Name, Audience: r.query.Resource,
 		ClientID: r.query.ClientID, ObjectID: r.query.ObjectID, ResourceID: r.identity(d),
 		Caller: r.caller.Text, BypassCache: r.query.BypassCache, RefreshSHA256: r.query.RefreshSHA256,
-		Evidence: r.caller.Evidence, Confirm: r.confirm, From: r.query.From,
+		Evidence: r.caller.Evidence, Confirm: r.confirm,
 	}
 }
 
@@ -148,15 +193,19 @@ func (r *request) judged(err error) error {
 // confirm judges once more when the token is there: only now it is known whose
 // it is, and the rules may have changed while it was on its way. It says what
 // rules in audit mode would have done.
-func (r *request) confirm(tok fleetapi.TokenResponse) (would string, err error) {
+func (r *request) confirm(ctx context.Context, tok *fleetapi.TokenResponse) (would string, err error) {
+	if r.confirmed.by == r.feed.now() && r.confirmed.identity == tok.Identity {
+		return r.confirmed.would, nil
+	}
 	want := r.want()
 	known := evidence.Want{Audience: want.Audience, Named: true, Identity: tok.Identity}
-	err = r.feed.sure(r.ctx, func(b *book) error {
+	var by *book
+	err = r.feed.sure(ctx, func(b *book) error {
 		d, err := b.decide(r.sought(), known)
 		if err != nil {
 			return err
 		}
-		would = d.Would
+		by, would = b, d.Would
 		if !want.Named {
 			// Enforced, the rules would choose the identity.
 			would = d.rules.judge(r.caller.Evidence, want).Would
@@ -166,6 +215,7 @@ func (r *request) confirm(tok fleetapi.TokenResponse) (would string, err error) 
 	if err != nil {
 		return "", r.judged(err)
 	}
+	r.confirmed.by, r.confirmed.identity, r.confirmed.would = by, tok.Identity, would
 	if would != "" && r.audited.first(r.caller.Workload+" "+r.caller.Text+" "+would) {
 		r.log.Warn("caller rules in audit mode would refuse this caller", "workload", r.caller.Workload, "caller", r.caller.Text, "reason", would)
 	}

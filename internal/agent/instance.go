@@ -124,8 +124,8 @@ func within(id, scope string) bool {
 
 // instance says what a caller's workload is. Whoever was placed may know: that
 // takes no caller rule, for it gives no right.
-func (a *Agent) instance(ctx context.Context, c metadata.Caller) (fleetapi.Instance, error) {
-	return asPlaced(ctx, a, c, func(c metadata.Caller) (fleetapi.Instance, error) {
+func (a *Agent) instance(ctx context.Context, c *metadata.Caller) (fleetapi.Instance, error) {
+	return asPlaced(ctx, a, c, func(c *metadata.Caller) (fleetapi.Instance, error) {
 		return a.instances.get(ctx, fleetapi.InstanceRequest{Workload: c.Workload, Placement: c.Placement, Caller: c.Text, Evidence: tokens.Wire(c.Evidence)})
 	})
 }
@@ -133,9 +133,9 @@ func (a *Agent) instance(ctx context.Context, c metadata.Caller) (fleetapi.Insta
 // attest has the control plane sign what a caller's workload is. To others that
 // is as good as being it, so it takes a caller rule where there are any, for its
 // own audience or for every one.
-func (a *Agent) attest(ctx context.Context, c metadata.Caller, nonce string) ([]byte, error) {
-	resp, err := asPlaced(ctx, a, c, func(c metadata.Caller) (fleetapi.AttestResponse, error) {
-		r := &request{Agent: a, ctx: ctx, caller: c}
+func (a *Agent) attest(ctx context.Context, c *metadata.Caller, nonce string) ([]byte, error) {
+	resp, err := asPlaced(ctx, a, c, func(c *metadata.Caller) (fleetapi.AttestResponse, error) {
+		r := &request{Agent: a, caller: c}
 		d, err := a.feed.decide(ctx, r.sought(), evidence.Want{Audience: fleetapi.AudienceAttest, Named: true})
 		if err != nil {
 			return fleetapi.AttestResponse{}, r.judged(err)
@@ -147,7 +147,7 @@ func (a *Agent) attest(ctx context.Context, c metadata.Caller, nonce string) ([]
 
 // asPlaced asks for a caller. A refusal of the placement itself may only mean
 // that it was moved a moment ago, before the agent heard of it.
-func asPlaced[T any](ctx context.Context, a *Agent, c metadata.Caller, ask func(metadata.Caller) (T, error)) (T, error) {
+func asPlaced[T any](ctx context.Context, a *Agent, c *metadata.Caller, ask func(*metadata.Caller) (T, error)) (T, error) {
 	out, err := ask(c)
 	if !problem.Is(err, problem.CallerRefused) || errors.Is(err, errJudged) {
 		return out, err

@@ -74,8 +74,8 @@ func (f *feed) now() *book { return f.book.Load() }
 
 // find returns the placement of a caller. Before it finds none it reads the
 // placements anew, for one may have been made just now.
-func (f *feed) find(ctx context.Context, s sought) (found, error) {
-	var at found
+func (f *feed) find(ctx context.Context, s sought) (*found, error) {
+	at := new(found)
 	err := f.sure(ctx, func(b *book) (err error) {
 		at.in = b
 		at.placed, err = b.find(s)

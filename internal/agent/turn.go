@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"net/http"
 	"strings"
 	"sync"
@@ -15,15 +16,14 @@ import (
 // however that ends. throttled writes the answer for who asks too often.
 func (a *Agent) inTurn(name string, throttled func(http.ResponseWriter, error), h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// Without evidence there is a turn too, one for all who have none.
-		ev, text, _ := door.Described(r.Context())
-		first, err := a.limits.Turn(r.Context(), limited(name, ev, text))
+		who := peerOf(r.Context(), name).turn
+		first, err := a.limits.Turn(r.Context(), who)
 		if err == nil {
 			h.ServeHTTP(w, r)
 			return
 		}
 		if first {
-			a.log.Warn("caller asks too often", "door", name, "caller", text, "err", err)
+			a.log.Warn("caller asks too often", "door", name, "caller", who.Name, "err", err)
 		}
 		throttled(w, err)
 	})
@@ -38,19 +38,38 @@ func (a *Agent) tooMany(w http.ResponseWriter, err error) {
 }
 
 // admit bounds the connections of each caller of a door.
-func (a *Agent) admit(name string) func(evidence.Evidence, string) (func(), bool) {
-	return func(ev evidence.Evidence, text string) (func(), bool) {
-		closed, first, err := a.limits.Open(limited(name, ev, text))
+func (a *Agent) admit(name string) func(*door.Peer) (func(), bool) {
+	return func(p *door.Peer) (func(), bool) {
+		k := newPeer(name, p)
+		p.Kept = k
+		closed, first, err := a.limits.Open(k.turn)
 		if first {
-			a.log.Warn("caller has too many connections", "door", name, "caller", text, "err", err)
+			a.log.Warn("caller has too many connections", "door", name, "caller", p.Text, "err", err)
 		}
 		return closed, err == nil
 	}
 }
 
-// limited is whose turn it is.
-func limited(name string, ev evidence.Evidence, text string) limit.Caller {
-	return limit.Caller{Origin: origin(name, ev), Name: text}
+// peer is what the agent keeps of who is at the other end of a connection.
+type peer struct {
+	// turn is whose turn its requests take.
+	turn limit.Caller
+	// placed is who it was found to be, by a book; nil until it was. See
+	// [Agent.place].
+	placed *metadata.Caller
+}
+
+func newPeer(door string, p *door.Peer) *peer {
+	return &peer{turn: limit.Caller{Origin: origin(door, p.Evidence), Name: p.Text}}
+}
+
+// peerOf returns the peer of a request's connection. Without evidence there is
+// one too, the same for all who have none.
+func peerOf(ctx context.Context, name string) *peer {
+	if p, _ := door.Of(ctx); p != nil {
+		return p.Kept.(*peer)
+	}
+	return newPeer(name, new(door.Peer))
 }
 
 // origin is what a caller cannot choose: its virtual machine, its container,

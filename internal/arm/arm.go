@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"regexp"
 	"sort"
 	"strings"
@@ -34,6 +35,14 @@ type Type struct {
 	// Separator is between the two words in identity.type ("," or ", ").
 	System, User bool
 	Separator    string
+	// Shared marks types whose resources have the identities of
+	// [directory.Holder] and none of their own: a scale set's instances.
+	Shared bool
+	// Without is what a PUT without an identity block does to identities.
+	Without Without
+	// SaysNone has reads say "None" where there are no identities; others leave
+	// the block out.
+	SaysNone bool
 	// NoLocation marks types that have no location.
 	NoLocation bool
 	// Polling is how the family's clients wait for a long-running operation.
@@ -49,9 +58,23 @@ type Type struct {
 	// NamePattern is what a name must match; NameRule says it in words.
 	NamePattern *regexp.Regexp
 	NameRule    string
-	// Computed are the members of properties that the type makes itself: a
-	// client's values for them are dropped.
-	Computed []string
+	// Unique is the kind of names that are unique in the installation, as host
+	// names are; "" for names that are unique where they are.
+	Unique string
+	// Computed are the members of properties that the type makes itself, and
+	// Members those beside properties: a client's values for them are dropped.
+	Computed, Members []string
+	// WriteOnly are secrets that clients send in properties and must not read
+	// again: passwords, keys. They are dropped, since nothing here needs them:
+	// "a.b" is member b of a, "a[].b" that of each element of the array a, and
+	// "a.*" every member of a.
+	WriteOnly []string
+	// Sticky are the members of properties that a PUT without them leaves as
+	// they are; null removes one.
+	Sticky []string
+	// Made is the status of a PUT that makes a resource where clients of the
+	// family do not take 201.
+	Made int
 	// Check validates a document before it is written and may complete it.
 	// old is nil for a new resource.
 	Check func(ctx context.Context, old *Resource, r *Resource) error
@@ -62,12 +85,22 @@ type Type struct {
 	Linked func(ctx context.Context, tenant string, id resource.ID, r Document) ([]Need, error)
 	// Unlinked is the same of a delete, where that gives somebody something.
 	Unlinked func(id resource.ID) []Need
+	// Changing runs within the write, before the row is written. old is nil for
+	// a new resource.
+	Changing func(tx Tx, old *Resource, r Resource) error
 	// Written runs within the write, after the row and the principal are there.
 	Written func(tx Tx, r Resource) error
 	// Deleting runs within the delete, before the row goes; an error keeps all.
 	Deleting func(tx Tx, r Resource) error
-	// View adds the computed members to properties.
-	View func(r Resource, own directory.Principal, properties map[string]any)
+	// View adds the computed members to properties, Whole those beside them.
+	View  func(r Resource, own directory.Principal, properties map[string]any)
+	Whole func(r Resource, v View)
+	// Reads are what can be read below a resource that is no resource, by
+	// lower-case name.
+	Reads map[string]Read
+	// Expand are the members of properties that are there if $expand asks for
+	// them, by lower-case name.
+	Expand map[string]func(r Resource) any
 	// Actions are the POST operations, by lower-case name; the caller needs
 	// {type}/{name}/action.
 	Actions map[string]Action
@@ -89,6 +122,30 @@ type Action struct {
 	Do    func(ctx context.Context, c access.Caller, r Resource, ev *audit.Event) (any, error)
 	// With is Do for an action that takes a request body.
 	With func(ctx context.Context, c access.Caller, r Resource, body json.RawMessage, ev *audit.Event) (any, error)
+}
+
+// Without is what a PUT without an identity block means: services differ.
+type Without int
+
+const (
+	// Keeps leaves the identities: virtual machines, web apps, most others.
+	Keeps Without = iota
+	// Removes takes them away: the document is all that there is.
+	Removes
+	// Refuses answers an error while there are any: a data factory.
+	Refuses
+)
+
+// Read is something to be read of a resource that is no resource itself.
+type Read struct {
+	// Name is its spelling.
+	Name string
+	// Post has it read with POST. Its further pages are read with GET.
+	Post bool
+	// Needs is what the caller must be allowed to do; "" is to read the resource.
+	Needs string
+	// Do answers; the caller was found to have the right.
+	Do func(ctx context.Context, a *API, r Resource, q url.Values) (any, error)
 }
 
 // API is the management API.
@@ -122,12 +179,14 @@ func (a *API) Register(types ...*Type) {
 }
 
 // typeOf finds id's row; [problem.UnknownType] lists what the namespace has.
-func (a *API) typeOf(id resource.ID) (*Type, error) {
-	t, ok := a.Types[strings.ToLower(id.Type())]
+func (a *API) typeOf(id resource.ID) (*Type, error) { return a.typeNamed(id.Type()) }
+
+func (a *API) typeNamed(name string) (*Type, error) {
+	t, ok := a.Types[strings.ToLower(name)]
 	if ok {
 		return t, nil
 	}
-	ns, _, _ := strings.Cut(id.Type(), "/")
+	ns, _, _ := strings.Cut(name, "/")
 	var known []string
 	for _, t := range a.Types {
 		if n, _, _ := strings.Cut(t.Name, "/"); strings.EqualFold(n, ns) {
@@ -136,9 +195,9 @@ func (a *API) typeOf(id resource.ID) (*Type, error) {
 	}
 	sort.Strings(known)
 	if len(known) == 0 {
-		return nil, problem.Errorf(problem.UnknownType, "The resource namespace '%s' is not known here.", ns)
+		return nil, problem.Errorf(problem.UnknownType, "The resource namespace '%s' is not known here.", problem.Clip(ns))
 	}
-	return nil, problem.Errorf(problem.UnknownType, "The resource type '%s' is not known here; %s has: %s.", id.Type(), ns, strings.Join(known, ", "))
+	return nil, problem.Errorf(problem.UnknownType, "The resource type '%s' is not known here; %s has: %s.", problem.Clip(name), ns, strings.Join(known, ", "))
 }
 
 // event begins the record of an operation by c.

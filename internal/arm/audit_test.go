@@ -74,7 +74,7 @@ func TestEachRequestIsOnRecordOnce(t *testing.T) {
 		{w.owner, "GET", vm + "?api-version=%zz", "", 400, requests + "read", vm, audit.Refused},
 		{w.owner, "GET", vm + "/../vm2", "", 400, requests + "read", "/", audit.Refused},
 		{w.owner, "GET", g1 + "/providers/Nobody.Knows/it/x", "", 404, requests + "read", g1 + "/providers/Nobody.Knows/it/x", audit.Refused},
-		{w.owner, "POST", vm + "/start", "", 404, requests + "action", "/", audit.Refused},
+		{w.owner, "POST", vm + "/nothing", "", 404, requests + "action", "/", audit.Refused},
 		{w.owner, "BREW", vm, "", 405, requests + "action", vm, audit.Refused},
 		{w.owner, "GET", list + "?api-version=2022-04-01&$filter=x", "", 400, requests + "read", "/", audit.Refused},
 		{w.owner, "DELETE", sub, "", 409, "Microsoft.Resources/subscriptions/delete", sub, audit.Refused},

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -119,7 +120,7 @@ func isNull(b json.RawMessage) bool {
 // clean checks a client's document and takes out what the server says itself.
 // It finds all faults at once.
 func (t *Type) clean(d Document) error {
-	for _, m := range serverMembers {
+	for _, m := range slices.Concat(serverMembers, t.Members) {
 		d.take(m)
 	}
 	var faults []error
@@ -142,6 +143,7 @@ func (t *Type) clean(d Document) error {
 		for _, m := range append([]string{"provisioningState"}, t.Computed...) {
 			Document(props).take(m)
 		}
+		t.dropSecrets(props)
 		d.set("properties", props)
 	}
 	return problem.Join(faults...)
@@ -193,9 +195,11 @@ func Tags(r Resource) (map[string]string, error) {
 
 // properties returns the members of the member properties, each as the client
 // wrote it: numbers do not pass through a float. A document without it has none.
-func properties(body map[string]json.RawMessage) map[string]any {
+func (t *Type) properties(body map[string]json.RawMessage) map[string]any {
+	props := object(Document(body).Member("properties"))
+	t.dropSecrets(props)
 	out := map[string]any{}
-	for k, v := range object(Document(body).Member("properties")) {
+	for k, v := range props {
 		out[k] = v
 	}
 	return out

@@ -15,7 +15,7 @@ import (
 
 // fuzzed serves arbitrary requests by the root of tenant A without a socket:
 // what net/http itself refuses is not of interest.
-func fuzzed(f *testing.F) (w *world, serve func(t *testing.T, method, path, query, body string)) {
+func fuzzed(f *testing.F) (w *world, serve func(t *testing.T, method, path, query, body string) reply) {
 	w = newWorld(f)
 	w.owner.must(201, "PUT", vms+"/vm1", local)
 	w.owner.must(201, "PUT", uais+"/uai", local)
@@ -24,31 +24,32 @@ func fuzzed(f *testing.F) (w *world, serve func(t *testing.T, method, path, quer
 	h := w.srv.ARM.Handler(slog.New(slog.DiscardHandler), func(ctx context.Context, r *http.Request) (access.Caller, error) {
 		return w.srv.STS.Authenticate(ctx, r, sts.ARM, "")
 	})
-	return w, func(t *testing.T, method, path, query, body string) {
+	return w, func(t *testing.T, method, path, query, body string) reply {
 		u, err := url.ParseRequestURI(path)
 		if err != nil || u.Host != "" || !strings.HasPrefix(path, "/") || strings.EqualFold(strings.Trim(path, "/"), "metadata/endpoints") {
-			return
+			return reply{}
 		}
 		u.RawQuery = query
 		if strings.Contains(strings.ToLower(query), "follow") {
-			return // goes on for ever
+			return reply{} // goes on for ever
 		}
 		r, err := http.NewRequestWithContext(t.Context(), method, "https://management.innate.test/", strings.NewReader(body))
 		if err != nil {
-			return // no method
+			return reply{} // no method
 		}
 		r.URL.Path, r.URL.RawPath, r.URL.RawQuery = u.Path, u.RawPath, u.RawQuery
 		r.Header.Set("Authorization", "Bearer "+root.token)
 		rec := httptest.NewRecorder()
 		h.ServeHTTP(rec, r)
 		got := reply{status: rec.Code, header: rec.Header(), text: rec.Body.String()}
-		if got.status < 400 {
-			return
-		}
 		got.body = decode(rec.Body.Bytes())
+		if got.status < 400 {
+			return got
+		}
 		if p := got.wrong(got.status, got.header.Get("X-Ms-Error-Code")); got.status >= 500 || p != "" || got.header.Get("X-Ms-Error-Code") == "" || method != "HEAD" && got.text == "" {
 			t.Errorf("%s %q ?%q %q = %d %s %s", method, path, query, body, got.status, got.text, p)
 		}
+		return got
 	}
 }
 
@@ -91,5 +92,36 @@ func FuzzDocument(f *testing.F) {
 		serve(t, "GET", path, v, "")
 		serve(t, "GET", g1+"/resources", v, "")
 		serve(t, "PATCH", path, v, body)
+	})
+}
+
+// FuzzTemplate: what is taken of a template is read again, member by member and
+// number by number, and another time round changes nothing.
+func FuzzTemplate(f *testing.F) {
+	_, serve := fuzzed(f)
+	for _, tpl := range templates {
+		f.Add(tpl.body)
+	}
+	f.Add(`{"location":"local","properties":{"a":[null,{"b":null}],"n":1e400,"\u00e9":"\ud83d\ude00"},"zones":null}`)
+	f.Add(`{"location":"local","properties":{"osProfile":{"adminPassword":"x","computerName":"y"},"OSPROFILE2":1}}`)
+	f.Fuzz(func(t *testing.T, body string) {
+		const path, v = vms + "/template", "api-version=2024-11-30"
+		serve(t, "DELETE", path, v, "")
+		if put := serve(t, "PUT", path, v, body); put.status != 201 {
+			return
+		}
+		got := serve(t, "GET", path, v, "")
+		sent := decode([]byte(body))
+		delete(sent, "identity")
+		if why := lacks(sent, got.body, ""); why != "" {
+			t.Errorf("of %s GET has %s: %s", body, got.text, why)
+		}
+		again := serve(t, "PUT", path, v, got.text)
+		if again.status != 200 {
+			t.Errorf("what was read cannot be written: %s = %d %s", got.text, again.status, again.text)
+		}
+		if why := lacks(got.body["properties"], again.body["properties"], ".properties"); why != "" {
+			t.Errorf("of %s the second round has %s: %s", got.text, again.text, why)
+		}
 	})
 }

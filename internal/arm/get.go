@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/innate-id/innate/internal/access"
@@ -18,6 +19,12 @@ type View map[string]any
 
 // Get returns a resource.
 func (a *API) Get(ctx context.Context, c access.Caller, id resource.ID) (View, error) {
+	return a.GetExpanded(ctx, c, id, "")
+}
+
+// GetExpanded is Get with members that are there only if they are asked for:
+// their names, with commas between them.
+func (a *API) GetExpanded(ctx context.Context, c access.Caller, id resource.ID, expand string) (View, error) {
 	t, err := a.typeOf(id)
 	if err != nil {
 		return nil, err
@@ -26,7 +33,7 @@ func (a *API) Get(ctx context.Context, c access.Caller, id resource.ID) (View, e
 	if err != nil {
 		return nil, err
 	}
-	v, err := a.view(ctx, t, c.Tenant, id)
+	v, err := a.expanded(ctx, t, c.Tenant, id, expand)
 	if t.Polling == PollBody {
 		v, err = a.stateOf(ctx, c.Tenant, id, v, err)
 	}
@@ -44,6 +51,11 @@ func (a *API) Get(ctx context.Context, c access.Caller, id resource.ID) (View, e
 
 // view reads a resource and says it in its type's words.
 func (a *API) view(ctx context.Context, t *Type, tenant string, id resource.ID) (View, error) {
+	return a.expanded(ctx, t, tenant, id, "")
+}
+
+// expanded is view with the members that expand names.
+func (a *API) expanded(ctx context.Context, t *Type, tenant string, id resource.ID, expand string) (View, error) {
 	r, err := a.Store.Resource(ctx, tenant, id.Key())
 	if problem.Is(err, problem.NotFound) {
 		return nil, notFound(id)
@@ -51,7 +63,7 @@ func (a *API) view(ctx context.Context, t *Type, tenant string, id resource.ID) 
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", id, err)
 	}
-	have, err := a.Store.Identities(ctx, tenant, id.Key())
+	have, err := a.Store.Identities(ctx, tenant, directory.Holder(id).Key())
 	if err != nil {
 		return nil, fmt.Errorf("reading the identities of %s: %w", id, err)
 	}
@@ -61,7 +73,28 @@ func (a *API) view(ctx context.Context, t *Type, tenant string, id resource.ID) 
 			return nil, fmt.Errorf("reading the principal of %s: %w", id, err)
 		}
 	}
-	return t.view(r, have, own), nil
+	v := t.view(r, have, own)
+	return v, t.expand(r, v, expand)
+}
+
+// expand adds what $expand asks for. Types that know of none ignore it, as
+// services do.
+func (t *Type) expand(r Resource, v View, expand string) error {
+	props, ok := v["properties"].(map[string]any)
+	if expand == "" || len(t.Expand) == 0 || !ok {
+		return nil
+	}
+	for _, word := range strings.Split(expand, ",") {
+		word = strings.TrimSpace(word)
+		make, ok := t.Expand[strings.ToLower(word)]
+		if !ok {
+			return problem.Errorf(problem.Invalid, "The query parameter '$expand' has '%s', which %s does not know; instanceView and userData it does.", problem.Clip(word), t.Name)
+		}
+		if m := make(r); m != nil {
+			props[strings.ToLower(word[:1])+word[1:]] = m
+		}
+	}
+	return nil
 }
 
 func (t *Type) view(r Resource, have []directory.Principal, own directory.Principal) View {
@@ -69,7 +102,7 @@ func (t *Type) view(r Resource, have []directory.Principal, own directory.Princi
 	for k, raw := range r.Body {
 		v[k] = raw
 	}
-	props := properties(r.Body)
+	props := t.properties(r.Body)
 	props["provisioningState"] = "Succeeded"
 	if t.View != nil {
 		t.View(r, own, props)
@@ -82,6 +115,9 @@ func (t *Type) view(r Resource, have []directory.Principal, own directory.Princi
 	}
 	if id := t.identityView(have); id != nil {
 		v["identity"] = id
+	}
+	if t.Whole != nil {
+		t.Whole(r, v)
 	}
 	return v
 }

@@ -96,7 +96,7 @@ func query(r *http.Request) (url.Values, error) {
 	for k, v := range q {
 		out[strings.ToLower(k)] = append(out[strings.ToLower(k)], v...)
 	}
-	for _, k := range []string{"api-version", "$filter", "$skiptoken", "$top", "$expand", "follow", "after"} {
+	for _, k := range []string{"api-version", "$filter", "$expand", "$orderby", "$top", "$skip", "$skiptoken", "follow", "after"} {
 		if len(out[k]) > 1 {
 			return nil, problem.Errorf(problem.Invalid, "The query parameter '%s' is there more than once.", k).At(k)
 		}
@@ -122,7 +122,7 @@ func apiVersion(q url.Values) error {
 func (a *API) serveResource(w http.ResponseWriter, r *http.Request, q request, id resource.ID) error {
 	switch r.Method {
 	case http.MethodGet:
-		v, err := a.Get(r.Context(), q.c, id)
+		v, err := a.GetExpanded(r.Context(), q.c, id, q.q.Get("$expand"))
 		return answer(w, http.StatusOK, v, err)
 	case http.MethodHead:
 		v, err := a.Get(r.Context(), q.c, id)
@@ -171,9 +171,17 @@ func (a *API) serveWrite(w http.ResponseWriter, r *http.Request, q request, id r
 	}
 	o.do = func(ctx context.Context) (reply, error) {
 		v, created, err := a.Put(ctx, q.c, id, doc, r.Method == http.MethodPatch, cond)
-		return reply{status(created), v}, err
+		return reply{t.made(created), v}, err
 	}
 	return a.longRunning(w, r, q, o)
+}
+
+// made is the status of a PUT that made a resource or not.
+func (t *Type) made(created bool) int {
+	if created && t.Made != 0 {
+		return t.Made
+	}
+	return status(created)
 }
 
 func status(created bool) int {
@@ -192,7 +200,11 @@ func answer(w http.ResponseWriter, status int, v View, err error) error {
 	if err != nil {
 		return err
 	}
-	if e, ok := v["etag"].(string); ok {
+	e, ok := v["etag"].(string)
+	if !ok {
+		e, ok = v["eTag"].(string)
+	}
+	if ok {
 		w.Header().Set("ETag", `"`+e+`"`)
 	}
 	return web.WriteJSON(w, status, v)
@@ -258,6 +270,12 @@ func (a *API) serveCollection(w http.ResponseWriter, r *http.Request, q request,
 	if r.Method != http.MethodGet {
 		return notAllowed(r, "GET")
 	}
+	if on := probe.Parent(); a.Types[strings.ToLower(on.Type())] != nil {
+		_, name, _ := cutLast(probe.Type())
+		if read, ok := a.Types[strings.ToLower(on.Type())].Reads[strings.ToLower(name)]; ok {
+			return a.serveRead(w, r, q, on, read)
+		}
+	}
 	return a.serveList(w, r, q, probe.Parent(), probe.Type())
 }
 
@@ -291,6 +309,9 @@ func (a *API) serveAction(w http.ResponseWriter, r *http.Request, q request, id 
 	t, err := a.typeOf(id)
 	if err != nil {
 		return err
+	}
+	if read, ok := t.Reads[strings.ToLower(name)]; ok && read.Post {
+		return a.serveRead(w, r, q, id, read)
 	}
 	act, ok := t.Actions[strings.ToLower(name)]
 	if !ok && !id.GroupID().IsZero() && !id.Equal(id.GroupID()) {

@@ -20,7 +20,8 @@ type identityBlock struct {
 
 // identityPlan is what a block asks for, before it is held against what is.
 type identityPlan struct {
-	// absent: the document has no block; identities stay as they are.
+	// absent: the document has no block. Identities stay as they are, unless a
+	// PUT without one means something else ([Type.Without]).
 	absent bool
 	// typed: the block has a type, and system and user are what it says.
 	typed, system, user bool
@@ -36,7 +37,8 @@ type identityPlan struct {
 func (t *Type) planIdentity(raw json.RawMessage, present, patch bool) (identityPlan, error) {
 	p := identityPlan{attach: map[string]resource.ID{}, detach: map[string]resource.ID{}, replace: !patch}
 	if !present || isNull(raw) {
-		p.absent = true
+		p.absent = patch || t.Without != Removes
+		p.typed = !p.absent // as if the type were None
 		return p, nil
 	}
 	var b identityBlock
@@ -119,9 +121,9 @@ const actionAssign = typeIdentity + "/assign/action"
 // attaches, and returns the keys that it checked. One that is attached now is
 // not among them: it may be detached before the write, which must not attach it
 // again for a caller who has no right to it.
-func (a *API) mayAttach(ctx context.Context, c access.Caller, r resource.ID, p identityPlan) (map[string]bool, error) {
+func (a *API) mayAttach(ctx context.Context, c access.Caller, t *Type, r resource.ID, p identityPlan) (map[string]bool, error) {
 	checked := map[string]bool{}
-	if len(p.attach) == 0 {
+	if len(p.attach) == 0 || t.Shared {
 		return checked, nil
 	}
 	have, err := a.Store.Identities(ctx, c.Tenant, r.Key())
@@ -152,13 +154,22 @@ func (a *API) mayAttach(ctx context.Context, c access.Caller, r resource.ID, p i
 
 // applyIdentity makes the resource's identities what the plan says, within the
 // write. checked are the identities that the caller may attach.
-func (a *API) applyIdentity(tx Tx, r Resource, p identityPlan, checked map[string]bool) error {
-	if p.absent {
+func (a *API) applyIdentity(tx Tx, t *Type, r Resource, p identityPlan, checked map[string]bool) error {
+	if t.Shared {
+		return sameIdentities(tx, t, r, p)
+	}
+	if p.absent && (!p.replace || t.Without != Refuses) {
 		return nil
 	}
 	have, err := tx.Identities(r.ID.Key())
 	if err != nil {
 		return err
+	}
+	if p.absent {
+		if len(have) > 0 {
+			return problem.Errorf(problem.BadIdentity, "'%s' has identities, and a PUT of %s must say them: send 'identity' as it is to be, with the type None to remove them.", r.ID.Name(), t.Name)
+		}
+		return nil
 	}
 	attached := map[string]resource.ID{}
 	var system *directory.Principal
@@ -199,13 +210,18 @@ func (a *API) attach(tx Tx, r Resource, p identityPlan, attached map[string]reso
 		if _, ok := attached[key]; ok {
 			continue
 		}
-		if _, err := tx.Resource(key); problem.Is(err, problem.NotFound) {
+		identity, err := tx.Resource(key)
+		if problem.Is(err, problem.NotFound) {
 			return problem.Errorf(problem.BadIdentity, "The identity '%s' does not exist; create it first.", id)
-		} else if err != nil {
+		}
+		if err != nil {
 			return err
 		}
 		if !checked[key] {
 			return problem.Errorf(problem.Conflict, "The identities of %s were changed at the same time; read it again and retry.", r.ID)
+		}
+		if err := mayHold(identity, r); err != nil {
+			return err
 		}
 		if err := tx.Attach(r.ID.Key(), key); err != nil {
 			return err
@@ -215,9 +231,40 @@ func (a *API) attach(tx Tx, r Resource, p identityPlan, attached map[string]reso
 	return nil
 }
 
+// sameIdentities takes the block of a resource that shares another's identities
+// if it says what those are: clients send back what they read. Any other wish
+// is the other resource's to grant.
+func sameIdentities(tx Tx, t *Type, r Resource, p identityPlan) error {
+	if p.absent {
+		return nil
+	}
+	holder := directory.Holder(r.ID)
+	have, err := tx.Identities(holder.Key())
+	if err != nil {
+		return err
+	}
+	system, user := false, 0
+	for _, h := range have {
+		if h.System {
+			system = true
+		} else if _, ok := p.attach[h.Resource.Key()]; ok {
+			user++
+		} else {
+			user = len(p.attach) + 1 // one that is not listed
+		}
+	}
+	if p.typed && p.system != system || user != len(p.attach) || len(p.detach) > 0 {
+		return problem.Errorf(problem.BadIdentity, "The identities of '%s' are those of '%s'; change them there, or leave 'identity' out.", r.ID.Name(), holder)
+	}
+	return nil
+}
+
 // identityView is the member "identity" as clients read it; nil for none.
 func (t *Type) identityView(have []directory.Principal) map[string]any {
 	if len(have) == 0 {
+		if t.SaysNone {
+			return map[string]any{"type": "None"}
+		}
 		return nil
 	}
 	out := map[string]any{}

@@ -6,12 +6,41 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/innate-id/innate/internal/problem"
 	"github.com/innate-id/innate/internal/resource"
 )
 
-// families are the types that can have identities. All of them spell two
-// kinds with a comma and a space.
-var families = []string{vms + "/m", g1 + "/providers/Microsoft.Web/sites/m", g1 + "/providers/Innate.Build/agentPools/m"}
+// family is a type whose resources can have identities of both kinds.
+type family struct {
+	id string
+	// both is how two kinds are spelt: clients compare the text.
+	both string
+	// none is what reads say where there are none.
+	none string
+	// without is what a PUT without a block does: keeps, removes or refuses.
+	without string
+}
+
+const (
+	bothSpaced = "SystemAssigned, UserAssigned" // Compute, Web, ContainerInstance: their SDKs' constants
+	bothTight  = "SystemAssigned,UserAssigned"  // Storage, DataFactory, App
+)
+
+var families = []family{
+	{vms + "/m", bothSpaced, "", "keeps"},
+	{sets + "/m", bothSpaced, "", "keeps"},
+	{g1 + "/providers/Microsoft.Web/sites/m", bothSpaced, "", "keeps"},
+	{g1 + "/providers/Microsoft.Web/sites/host/slots/m", bothSpaced, "", "keeps"},
+	{g1 + "/providers/Microsoft.ContainerInstance/containerGroups/m", bothSpaced, "", "keeps"},
+	{g1 + "/providers/Innate.Build/agentPools/m", bothSpaced, "", "keeps"},
+	{g1 + "/providers/Microsoft.Storage/storageAccounts/mmm", bothTight, "", "keeps"},
+	{g1 + "/providers/Microsoft.DataFactory/factories/mmm", bothTight, "", "refuses"},
+	{g1 + "/providers/Microsoft.App/containerApps/m", bothTight, "None", "removes"},
+	{g1 + "/providers/Microsoft.App/jobs/m", bothTight, "None", "removes"},
+}
+
+// host is what the slot of families is below.
+const host = g1 + "/providers/Microsoft.Web/sites/host"
 
 func block(typ string, entries ...string) string {
 	out := `{"location":"local","identity":{`
@@ -53,28 +82,31 @@ func identities(r reply) string {
 	return out
 }
 
+// step is a request to a resource and what identities it then has. A step whose
+// body has no block leaves, in families that have it so, other identities.
+type step struct {
+	method, body string
+	want         string
+}
+
 func TestIdentityBlock(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	ua, ub := uais+"/a-1", uais+"/b-1"
 	w.owner.must(201, "PUT", ua, local)
 	w.owner.must(201, "PUT", ub, local)
-	const both = "SystemAssigned, UserAssigned"
-	steps := []struct {
-		method, body string
-		want         string
-	}{
+	w.owner.must(200, "PUT", host, local)
+	steps := []step{
 		{"PUT", local, ""},
 		{"PATCH", block("SystemAssigned"), "SystemAssigned"},
-		{"PUT", local, "SystemAssigned"}, // no block: they stay
-		{"PUT", `{"location":"local","identity":null}`, "SystemAssigned"},
 		{"PATCH", `{}`, "SystemAssigned"},
-		{"PATCH", block("SystemAssigned,UserAssigned", on(ua)), both + "[a-1]"},
-		{"PATCH", block(both), both + "[a-1]"}, // no map: they stay
-		{"PATCH", block("", on(strings.ToUpper(ub))), both + "[a-1 b-1]"},
-		{"PATCH", block("", null(ua)), both + "[b-1]"},
-		{"PATCH", block("", null(ua)), both + "[b-1]"},
-		{"PUT", block("systemassigned , userassigned", on(ua)), both + "[a-1]"}, // PUT says all
+		{"PATCH", `{"identity":null}`, "SystemAssigned"},
+		{"PATCH", block("SystemAssigned,UserAssigned", on(ua)), "BOTH[a-1]"},
+		{"PATCH", block(bothSpaced), "BOTH[a-1]"}, // no map: they stay
+		{"PATCH", block("", on(strings.ToUpper(ub))), "BOTH[a-1 b-1]"},
+		{"PATCH", block("", null(ua)), "BOTH[b-1]"},
+		{"PATCH", block("", null(ua)), "BOTH[b-1]"},
+		{"PUT", block("systemassigned , userassigned", on(ua)), "BOTH[a-1]"}, // PUT says all
 		{"PATCH", block("UserAssigned"), "UserAssigned[a-1]"},
 		{"PATCH", block("UserAssigned", on(ub), null(ua)), "UserAssigned[b-1]"},
 		{"PATCH", block("SystemAssigned"), "SystemAssigned"},
@@ -82,25 +114,88 @@ func TestIdentityBlock(t *testing.T) {
 		{"PATCH", block("None"), ""},
 		{"PATCH", block("", on(ua)), "UserAssigned[a-1]"}, // what is attached says the type
 		{"PATCH", block("", null(ua)), ""},
-		{"PUT", block(both, on(ua), on(ub)), both + "[a-1 b-1]"},
+		{"PUT", block(bothTight, on(ua), on(ub)), "BOTH[a-1 b-1]"},
 		{"PUT", block("None"), ""},
 		{"PUT", block("SystemAssigned"), "SystemAssigned"},
 		{"PUT", `{"location":"local","identity":{"type":"SystemAssigned","principalId":"x","tenantId":"y","userAssignedIdentities":null}}`, "SystemAssigned"},
+		{"PATCH", block(bothTight, `"`+ua+`":{"principalId":"x","clientId":"y"}`), "BOTH[a-1]"}, // read-only members
 	}
-	for _, id := range families {
+	for _, f := range families {
 		for i, s := range steps {
 			status := 200
 			if i == 0 {
-				status = 201
+				status = madeStatus(f.id)
 			}
-			r := w.owner.must(status, s.method, id, s.body)
-			if got := identities(r); got != s.want {
-				t.Errorf("%s: step %d, %s %s: identities are %s, want %s", id, i, s.method, s.body, got, s.want)
-			}
-			if diff := cmp.Diff(r.body["identity"], w.owner.must(200, "GET", id, "").body["identity"]); diff != "" {
-				t.Errorf("%s: step %d: GET has other identities than the answer (-answer +get):\n%s", id, i, diff)
-			}
+			w.step(f, status, s)
 		}
+		w.withoutBlock(f)
+	}
+}
+
+// step does a step and checks what identities there are.
+func (w *world) step(f family, status int, s step) {
+	w.t.Helper()
+	want := strings.Replace(s.want, "BOTH", f.both, 1)
+	if want == "" {
+		want = f.none
+	}
+	r := w.owner.must(status, s.method, f.id, s.body)
+	if got := identities(r); got != want {
+		w.t.Errorf("%s: %s %s: identities are %s, want %s", f.id, s.method, s.body, got, want)
+	}
+	if diff := cmp.Diff(r.body["identity"], w.owner.must(200, "GET", f.id, "").body["identity"]); diff != "" {
+		w.t.Errorf("%s: %s %s: GET has other identities than the answer (-answer +get):\n%s", f.id, s.method, s.body, diff)
+	}
+}
+
+// withoutBlock puts a resource that has identities without saying them.
+func (w *world) withoutBlock(f family) {
+	w.t.Helper()
+	for _, body := range []string{local, `{"location":"local","identity":null}`} {
+		w.step(f, 200, step{"PUT", block(bothSpaced, on(uais+"/a-1")), "BOTH[a-1]"})
+		before := w.owner.must(200, "GET", f.id, "").str("identity", "principalId")
+		switch f.without {
+		case "keeps":
+			w.step(f, 200, step{"PUT", body, "BOTH[a-1]"})
+			if after := w.owner.must(200, "GET", f.id, "").str("identity", "principalId"); after != before {
+				w.t.Errorf("%s: PUT without a block changed the principal from %s to %s", f.id, before, after)
+			}
+		case "removes":
+			w.step(f, 200, step{"PUT", body, ""})
+			w.gone(before)
+		case "refuses":
+			w.owner.refused(400, "FailedIdentityOperation", "PUT", f.id, body)
+			w.step(f, 200, step{"PATCH", `{}`, "BOTH[a-1]"})
+			w.step(f, 200, step{"PUT", block("None"), ""})
+			w.step(f, 200, step{"PUT", body, ""}) // and with none there is nothing to say
+		}
+	}
+}
+
+// gone checks that a principal is no more.
+func (w *world) gone(oid string) {
+	w.t.Helper()
+	if _, err := w.srv.DB.Principal(w.t.Context(), tenantA, oid); !problem.Is(err, problem.NotFound) {
+		w.t.Errorf("principal %s is there still: %v", oid, err)
+	}
+}
+
+// TestOneKindOfIdentity: machines that Arc knows have their agent's identity
+// and no other.
+func TestOneKindOfIdentity(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ua := uais + "/a-1"
+	w.owner.must(201, "PUT", ua, local)
+	arc := g1 + "/providers/Microsoft.HybridCompute/machines/m"
+	w.owner.refused(400, "FailedIdentityOperation", "PUT", arc, block("UserAssigned", on(ua)))
+	w.owner.refused(400, "FailedIdentityOperation", "PUT", arc, block(bothSpaced, on(ua)))
+	if got := identities(w.owner.must(200, "PUT", arc, block("SystemAssigned"))); got != "SystemAssigned" {
+		t.Errorf("identities are %s", got)
+	}
+	w.owner.refused(400, "FailedIdentityOperation", "PATCH", arc, block("", on(ua)))
+	if got := identities(w.owner.must(200, "PATCH", arc, block("None"))); got != "" {
+		t.Errorf("after None identities are %s", got)
 	}
 }
 
@@ -110,6 +205,7 @@ func TestIdentityBlocksThatAreRefused(t *testing.T) {
 	w := newWorld(t)
 	ua := uais + "/a-1"
 	w.owner.must(201, "PUT", ua, local)
+	w.owner.must(200, "PUT", host, local)
 	for _, tt := range []struct{ code, body string }{
 		{"FailedIdentityOperation", block("UserAssigned")},
 		{"FailedIdentityOperation", block("SystemAssigned, UserAssigned")},
@@ -133,15 +229,15 @@ func TestIdentityBlocksThatAreRefused(t *testing.T) {
 		{"InvalidRequestContent", `{"location":"local","identity":{"type":1}}`},
 		{"InvalidRequestContent", `{"location":"local","identity":{"type":"UserAssigned","userAssignedIdentities":["` + ua + `"]}}`},
 	} {
-		for _, id := range families {
-			w.owner.refused(400, tt.code, "PUT", id, tt.body)
-			w.owner.refused(404, "ResourceNotFound", "GET", id, "")
+		for _, f := range families {
+			w.owner.refused(400, tt.code, "PUT", f.id, tt.body)
+			w.owner.refused(404, "ResourceNotFound", "GET", f.id, "")
 		}
 	}
-	w.owner.refused(400, "FailedIdentityOperation", "PUT", families[0], block("")) // a PUT says the type
+	w.owner.refused(400, "FailedIdentityOperation", "PUT", families[0].id, block("")) // a PUT says the type
 	for _, k := range kinds {
 		switch k.name {
-		case "resourceGroups", "userAssignedIdentities", "vaults", "applications", "hosts": // have no identities
+		case "resourceGroups", "userAssignedIdentities", "vaults", "applications", "hosts", "serverfarms", "vmExtensions", "machineExtensions", "setExtensions": // have no identities
 			body := strings.Replace(k.put, "{", `{"identity":{"type":"SystemAssigned"},`, 1)
 			w.owner.refused(400, "FailedIdentityOperation", "PUT", k.id, strings.Replace(body, ",}", "}", 1))
 		}

@@ -149,7 +149,7 @@ func TestDeletingAnIdentityDetachesItEverywhere(t *testing.T) {
 	far := g2 + "/providers/Microsoft.Web/sites/s1"
 	tags := map[string]string{}
 	for _, id := range []string{vms + "/vm1", far} {
-		tags[id] = w.owner.must(201, "PUT", id, block("SystemAssigned, UserAssigned", on(uai), on(keep))).header.Get("ETag")
+		tags[id] = w.owner.must(madeStatus(id), "PUT", id, block("SystemAssigned, UserAssigned", on(uai), on(keep))).header.Get("ETag")
 	}
 	w.owner.must(200, "DELETE", uai, "")
 	for id, tag := range tags {

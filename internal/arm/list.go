@@ -59,7 +59,7 @@ func listQuery(q url.Values, typ string) (ListQuery, error) {
 	if out.Top, err = top(q); err != nil {
 		return out, err
 	}
-	if s := q.Get("$expand"); s != "" {
+	if s := q.Get("$expand"); s != "" && typ == "" { // a type's own list ignores what it does not know, as services do
 		out.Expand = strings.Split(s, ",")
 	}
 	for i, e := range out.Expand {
@@ -210,7 +210,7 @@ func (a *API) rowsFrom(ctx context.Context, tenant string, s source, p Page) ([]
 func (a *API) List(ctx context.Context, c access.Caller, parent resource.ID, l ListQuery) (List, error) {
 	action := "Microsoft.Resources/subscriptions/resources/read"
 	if l.Type != "" {
-		t, err := a.typeNamed(parent, l.Type)
+		t, err := a.typeNamed(l.Type)
 		if err != nil {
 			return List{}, err
 		}
@@ -220,7 +220,7 @@ func (a *API) List(ctx context.Context, c access.Caller, parent resource.ID, l L
 	if err != nil {
 		return List{}, err
 	}
-	if err := a.knownTypes(parent, l.Filter); err != nil {
+	if err := a.knownTypes(l.Filter); err != nil {
 		return List{}, a.refuse(ctx, ev, problem.Of(err))
 	}
 	if !parent.IsRoot() {
@@ -242,31 +242,15 @@ func (a *API) List(ctx context.Context, c access.Caller, parent resource.ID, l L
 
 // knownTypes refuses a filter for a type that is not known, which would list
 // nothing without a word.
-func (a *API) knownTypes(parent resource.ID, f odata.Filter) error {
+func (a *API) knownTypes(f odata.Filter) error {
 	for _, t := range f.Needed() {
 		if text, ok := t.Text(); ok && t.Is("resourceType", odata.Eq) {
-			if _, err := a.typeNamed(parent, text); err != nil {
+			if _, err := a.typeNamed(text); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
-}
-
-// typeNamed finds a type by its name.
-func (a *API) typeNamed(parent resource.ID, name string) (*Type, error) {
-	if t, ok := a.Types[strings.ToLower(name)]; ok {
-		return t, nil
-	}
-	unknown := problem.Errorf(problem.UnknownType, "The resource type '%s' is not known here.", problem.Clip(name))
-	probe, err := parent.Extension(name, "x")
-	if err != nil {
-		return nil, unknown
-	}
-	if _, err := a.typeOf(probe); err != nil {
-		return nil, err
-	}
-	return nil, unknown // it is no type, but with a name behind it ends in one
 }
 
 // page fills one page.
@@ -315,7 +299,7 @@ func (a *API) listed(ctx context.Context, l ListQuery, r Resource) (View, error)
 	case l.Type == "" && (r.Type == typeGroup || r.Type == typeSubscription || t.Extension || t.AnyScope):
 		return nil, nil // they are no "resources" to ARM's mixed list
 	}
-	have, err := a.Store.Identities(ctx, r.Tenant, r.ID.Key())
+	have, err := a.Store.Identities(ctx, r.Tenant, directory.Holder(r.ID).Key())
 	if err != nil {
 		return nil, fmt.Errorf("reading the identities of %s: %w", r.ID, err)
 	}

@@ -140,7 +140,7 @@ func TestFailureOfAnOperationIsARMs(t *testing.T) {
 	w := newWorld(t)
 	site := g1 + "/providers/Microsoft.Web/sites/s1"
 	w.owner.must(201, "PUT", vms+"/vm1", local)
-	w.owner.must(201, "PUT", site, local)
+	w.owner.must(200, "PUT", site, local)
 	w.advance(time.Second)
 	stale := []string{"Prefer", async, "If-Match", `"0"`}
 

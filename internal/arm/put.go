@@ -47,7 +47,7 @@ func (a *API) Put(ctx context.Context, c access.Caller, id resource.ID, doc Docu
 	if err != nil {
 		return nil, false, err
 	}
-	checked, err := a.mayAttach(ctx, c, id, plan)
+	checked, err := a.mayAttach(ctx, c, t, id, plan)
 	if err != nil {
 		return nil, false, err
 	}
@@ -157,16 +157,24 @@ func (a *API) put(ctx context.Context, tx Tx, c access.Caller, t *Type, q putReq
 	if err := t.stillLinked(ctx, r, q.linked); err != nil {
 		return nil, false, err
 	}
+	if t.Changing != nil {
+		if err := t.Changing(tx, old, r); err != nil {
+			return nil, false, err
+		}
+	}
 	if err := tx.PutResource(r); err != nil {
 		return nil, false, err
 	}
 	r.ETag = tx.Revision()
+	if err := t.claim(tx, r); err != nil {
+		return nil, false, err
+	}
 	if old == nil && t.OwnPrincipal != "" {
 		if err := tx.PutPrincipal(directory.NewPrincipal(c.Tenant, t.OwnPrincipal, r.ID, false, a.Now())); err != nil {
 			return nil, false, err
 		}
 	}
-	if err := a.applyIdentity(tx, r, q.plan, q.checked); err != nil {
+	if err := a.applyIdentity(tx, t, r, q.plan, q.checked); err != nil {
 		return nil, false, err
 	}
 	if t.Written != nil {
@@ -176,6 +184,18 @@ func (a *API) put(ctx context.Context, tx Tx, c access.Caller, t *Type, q putReq
 	}
 	v, err = t.viewWithin(tx, r)
 	return v, old == nil, err
+}
+
+// claim takes the resource's name where it is unique in the installation.
+func (t *Type) claim(tx Tx, r Resource) error {
+	if t.Unique == "" {
+		return nil
+	}
+	err := tx.ClaimName(t.Unique, strings.ToLower(r.ID.Name()), r.ID.Key())
+	if problem.Is(err, problem.Exists) {
+		return problem.Errorf(problem.Exists, "The name '%s' is already in use: names of %s are unique in an installation.", r.ID.Name(), t.Name)
+	}
+	return err
 }
 
 // rows returns the row before the write, nil for a new resource, and after it.
@@ -201,7 +221,7 @@ func (a *API) rows(tx Tx, c access.Caller, t *Type, q putRequest) (old *Resource
 
 // viewWithin is [API.view] of a row that the write has made.
 func (t *Type) viewWithin(tx Tx, r Resource) (View, error) {
-	have, err := tx.Identities(r.ID.Key())
+	have, err := tx.Identities(directory.Holder(r.ID).Key())
 	if err != nil {
 		return nil, err
 	}
@@ -229,6 +249,8 @@ func (a *API) next(c access.Caller, t *Type, q putRequest, old *Resource) (Resou
 				return r, err
 			}
 			r.Body = m
+		} else {
+			t.stick(r.Body, old.Body)
 		}
 		was, is := location(old.Body), location(r.Body)
 		if is == "" && was != "" {
@@ -241,6 +263,26 @@ func (a *API) next(c access.Caller, t *Type, q putRequest, old *Resource) (Resou
 		return r, problem.Errorf(problem.Invalid, "The member 'location' is missing; a string was expected, for example \"local\".").At("location")
 	}
 	return r, compact(r.Body)
+}
+
+// stick takes over the members of properties that a PUT without them leaves.
+func (t *Type) stick(is, was Document) {
+	if len(t.Sticky) == 0 {
+		return
+	}
+	props, old := Document(object(is.Member("properties"))), Document(object(was.Member("properties")))
+	for _, m := range t.Sticky {
+		if v := old.Member(m); props.Member(m) == nil && v != nil {
+			if props == nil {
+				props = Document{}
+			}
+			props[m] = v
+		}
+	}
+	if props != nil {
+		is.take("properties")
+		is.set("properties", props)
+	}
 }
 
 func location(body map[string]json.RawMessage) string {

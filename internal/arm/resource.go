@@ -92,6 +92,9 @@ type Store interface {
 	// AttachedTo lists the resources that a user-assigned identity is
 	// attached to, by key.
 	AttachedTo(ctx context.Context, tenant, identityKey string) ([]resource.ID, error)
+	// NameTaken reports whether a name that is unique in the installation is
+	// some resource's, of whichever tenant.
+	NameTaken(ctx context.Context, kind, name string) (bool, error)
 	// RoleAssignment returns [problem.NotFound] if there is none with this key.
 	RoleAssignment(ctx context.Context, tenant, key string) (RoleAssignment, error)
 	// RoleAssignments lists the assignments at exactly the scopes (keys), and

@@ -19,12 +19,36 @@ var kinds = []struct{ name, id, put, patch string }{
 	{"resourceGroups", sub + "/resourceGroups/g2", local, `{"tags":{"team":"red"}}`},
 	{"virtualMachines", vms + "/vm1", `{"location":"local","identity":{"type":"SystemAssigned"}}`, `{"tags":{"team":"red"}}`},
 	{"sites", g1 + "/providers/Microsoft.Web/sites/app1", `{"location":"local","kind":"functionapp","properties":{"httpsOnly":true}}`, `{"properties":{"httpsOnly":null,"enabled":true}}`},
+	{"slots", g1 + "/providers/Microsoft.Web/sites/app1/slots/staging", `{"location":"local","kind":"app","identity":{"type":"SystemAssigned"}}`, `{"tags":{"team":"red"}}`},
+	{"serverfarms", g1 + "/providers/Microsoft.Web/serverfarms/plan1", `{"location":"local","sku":{"name":"B1"}}`, `{"tags":{"team":"red"}}`},
 	{"userAssignedIdentities", uais + "/shared", local, `{"tags":{"team":"red"}}`},
+	{"vmExtensions", vms + "/vm1/extensions/agent", `{"location":"local","properties":{"publisher":"p","type":"t","settings":{"a":1},"protectedSettings":{"key":"secret"}}}`, `{"properties":{"settings":{"a":2}}}`},
+	{"virtualMachineScaleSets", sets + "/set1", `{"location":"local","sku":{"name":"s","capacity":2},"identity":{"type":"SystemAssigned"},"properties":{"orchestrationMode":"Uniform"}}`, `{"sku":{"capacity":3}}`},
+	{"instances", sets + "/set1/virtualMachines/0", local, `{"tags":{"team":"red"}}`},
+	{"setExtensions", sets + "/set1/extensions/agent", `{"properties":{"type":"t"}}`, `{"properties":{"type":"u"}}`},
+	{"factories", g1 + "/providers/Microsoft.DataFactory/factories/df1", `{"location":"local","properties":{"publicNetworkAccess":"Enabled"}}`, `{"tags":{"team":"red"}}`},
+	{"containerGroups", g1 + "/providers/Microsoft.ContainerInstance/containerGroups/cg1", `{"location":"local","properties":{"osType":"Linux","containers":[{"name":"c","properties":{"image":"i","environmentVariables":[{"name":"A","value":"v"},{"name":"B","secureValue":"s"}]}}]}}`, `{"tags":{"team":"red"}}`},
+	{"containerApps", g1 + "/providers/Microsoft.App/containerApps/ca1", `{"location":"local","properties":{"configuration":{"secrets":[{"name":"k","value":"v"}]}}}`, `{"tags":{"team":"red"}}`},
+	{"jobs", g1 + "/providers/Microsoft.App/jobs/job1", local, `{"tags":{"team":"red"}}`},
+	{"machines", g1 + "/providers/Microsoft.HybridCompute/machines/m1", `{"location":"local","identity":{"type":"SystemAssigned"},"properties":{"vmId":"v"}}`, `{"tags":{"team":"red"}}`},
+	{"machineExtensions", g1 + "/providers/Microsoft.HybridCompute/machines/m1/extensions/e1", local, `{"tags":{"team":"red"}}`},
+	{"storageAccounts", g1 + "/providers/Microsoft.Storage/storageAccounts/acc1", `{"location":"local","kind":"StorageV2","sku":{"name":"Standard_LRS"}}`, `{"properties":{"minimumTlsVersion":"TLS1_2"}}`},
 	{"vaults", g1 + "/providers/Microsoft.KeyVault/vaults/kv1", `{"location":"local","properties":{"sku":{"family":"A","name":"premium"}}}`, `{"properties":{"publicNetworkAccess":"Disabled"}}`},
 	{"agentPools", g1 + "/providers/Innate.Build/agentPools/pool1", local, `{"tags":{"team":"red"}}`},
 	{"applications", g1 + "/providers/Innate.Directory/applications/api1", `{"properties":{"identifierUris":["api://one"]}}`, `{"properties":{"accessTokenVersion":2}}`},
 	{"hosts", g1 + "/providers/Innate.Fleet/hosts/host1", `{}`, `{"tags":{"rack":"7"}}`},
 	{"placements", g1 + "/providers/Innate.Fleet/hosts/host1/placements/p1", `{"properties":{"door":"run","resourceId":"` + vms + `/vm1"}}`, `{"properties":{"selectors":["unix:uid:0"]}}`},
+}
+
+// madeStatus is what a PUT answers that makes a resource: clients of some
+// families take 200 and no 201.
+func madeStatus(id string) int {
+	for _, typ := range []string{"/Microsoft.Web/", "/Microsoft.DataFactory/", "/Microsoft.Storage/", "/Microsoft.HybridCompute/", "/set1/virtualMachines/"} {
+		if strings.Contains(id, typ) && !strings.Contains(id, "userAssigned") {
+			return 200
+		}
+	}
+	return 201
 }
 
 // TestResourceLife tells the same story of every type: made, replaced,
@@ -34,15 +58,15 @@ func TestResourceLife(t *testing.T) {
 	w := newWorld(t)
 	golden := map[string]any{}
 	for _, k := range kinds {
-		made := w.owner.must(201, "PUT", k.id, k.put)
+		made := w.owner.must(madeStatus(k.id), "PUT", k.id, k.put)
 		w.owner.must(200, "PUT", k.id, k.put)
 		patched := w.owner.must(200, "PATCH", k.id, k.patch)
 		got := w.owner.must(200, "GET", k.id, "")
 		if diff := cmp.Diff(patched.body, got.body); diff != "" {
 			t.Errorf("%s: PATCH answered something else than GET (-patch +get):\n%s", k.name, diff)
 		}
-		if e := got.header.Get("ETag"); e == "" || e != `"`+got.str("etag")+`"` || e == made.header.Get("ETag") {
-			t.Errorf("%s: ETag header is %s after %s, member %q", k.name, e, made.header.Get("ETag"), got.str("etag"))
+		if e := got.header.Get("ETag"); e == "" || e != `"`+got.str("etag")+got.str("eTag")+`"` || e == made.header.Get("ETag") {
+			t.Errorf("%s: ETag header is %s after %s, member %q", k.name, e, made.header.Get("ETag"), got.str("etag")+got.str("eTag"))
 		}
 		head := w.owner.must(204, "HEAD", k.id, "")
 		if head.text != "" {

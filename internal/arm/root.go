@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/innate-id/innate/internal/access"
 	"github.com/innate-id/innate/internal/audit"
+	"github.com/innate-id/innate/internal/directory"
 	"github.com/innate-id/innate/internal/problem"
 	"github.com/innate-id/innate/internal/resource"
 	"github.com/innate-id/innate/internal/web"
@@ -49,6 +51,8 @@ func (a *API) serveSubscription(w http.ResponseWriter, r *http.Request, q reques
 	return web.WriteJSON(w, http.StatusOK, subscriptionView(res))
 }
 
+const actionReadSystem = "Microsoft.ManagedIdentity/identities/read"
+
 // serveDefaultIdentity serves {scope}/providers/Microsoft.ManagedIdentity/identities/default:
 // the system-assigned identity of a resource.
 func (a *API) serveDefaultIdentity(w http.ResponseWriter, r *http.Request, q request, id resource.ID) error {
@@ -56,7 +60,7 @@ func (a *API) serveDefaultIdentity(w http.ResponseWriter, r *http.Request, q req
 		return notAllowed(r, "GET")
 	}
 	scope := id.Scope()
-	ev, err := a.permit(r.Context(), q.c, "Microsoft.ManagedIdentity/identities/read", scope)
+	ev, err := a.permit(r.Context(), q.c, actionReadSystem, scope)
 	if err != nil {
 		return err
 	}
@@ -64,7 +68,14 @@ func (a *API) serveDefaultIdentity(w http.ResponseWriter, r *http.Request, q req
 	if !strings.EqualFold(id.Name(), "default") {
 		return a.refuse(r.Context(), ev, none)
 	}
-	have, err := a.Store.Identities(r.Context(), q.c.Tenant, scope.Key())
+	res, err := a.Store.Resource(r.Context(), q.c.Tenant, scope.Key())
+	if problem.Is(err, problem.NotFound) {
+		return a.refuse(r.Context(), ev, problem.Of(notFound(scope)))
+	}
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", scope, err)
+	}
+	have, err := a.Store.Identities(r.Context(), q.c.Tenant, directory.Holder(scope).Key())
 	if err != nil {
 		return fmt.Errorf("reading the identities of %s: %w", scope, err)
 	}
@@ -75,10 +86,19 @@ func (a *API) serveDefaultIdentity(w http.ResponseWriter, r *http.Request, q req
 		return fmt.Errorf("recording a read: %w", err)
 	}
 	p := have[0]
-	return web.WriteJSON(w, http.StatusOK, View{
+	v := View{
 		"id": id.String(), "name": "default", "type": "Microsoft.ManagedIdentity/identities",
-		"properties": map[string]any{"tenantId": p.Tenant, "principalId": p.ID, "clientId": p.Client},
-	})
+		"properties": map[string]any{
+			"tenantId": p.Tenant, "principalId": p.ID, "clientId": p.Client,
+			// Where clients expect to fetch a certificate of the identity. There is
+			// none to fetch: no key of an identity ever leaves.
+			"clientSecretUrl": a.Names.Management() + (&url.URL{Path: id.String() + "/credentials"}).EscapedPath() + "?tid=" + p.Tenant + "&oid=" + p.ID + "&aid=" + p.Client,
+		},
+	}
+	if loc := location(res.Body); loc != "" {
+		v["location"] = loc
+	}
+	return web.WriteJSON(w, http.StatusOK, v)
 }
 
 // serveEndpoints serves /metadata/endpoints, where tools learn the other

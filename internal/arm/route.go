@@ -58,6 +58,8 @@ func paths() []path {
 		{"subscriptions/*/locations", []string{"GET"}, (*API).serveLocations},
 		{"subscriptions/*/providers/Microsoft.Subscription/rename", []string{"POST"}, (*API).serveSubscriptionAction},
 		{"subscriptions/*/providers/Microsoft.Subscription/cancel", []string{"POST"}, (*API).serveSubscriptionAction},
+		{"providers/Microsoft.ManagedIdentity/operations", []string{"GET"}, (*API).serveIdentityOperations},
+		{"subscriptions/*/providers/*/checkNameAvailability", []string{"POST"}, (*API).serveNameAvailability},
 	}, operationPaths(), providerPaths())
 }
 

@@ -1,15 +1,10 @@
 package arm
 
 import (
-	"context"
-	"encoding/json"
-	"fmt"
 	"regexp"
-	"slices"
-	"strings"
 
 	"github.com/innate-id/innate/internal/directory"
-	"github.com/innate-id/innate/internal/problem"
+	"github.com/innate-id/innate/internal/web"
 )
 
 // names is the rule of most resource types' names.
@@ -17,136 +12,68 @@ var names = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_.-]{0,126}[A-Za-z0-9_])?
 
 const namesRule = "1 to 128 letters, digits and - _ . are allowed, beginning with a letter or digit"
 
+// named is a rule for names: words says of text which it takes.
+func (t *Type) named(pattern, words string) *Type {
+	t.NamePattern, t.NameRule = regexp.MustCompile(pattern), words
+	return t
+}
+
+// withBoth is a type whose resources can have identities of both kinds.
+func withBoth(name, separator string) *Type {
+	return &Type{Name: name, System: true, User: true, Separator: separator, NamePattern: names, NameRule: namesRule}
+}
+
+// Two spellings of both kinds: which one it is differs by the family, and
+// clients compare the text.
+const (
+	commaSpace = ", "
+	comma      = ","
+)
+
 // Own are the types that the management API has by itself; other rooms
 // register theirs. reserved reports whether a tenant may not register an
 // audience.
-func Own(reserved func(audience string) bool) []*Type {
-	identity := func(name string, sep string) *Type {
-		return &Type{Name: name, System: true, User: true, Separator: sep, NamePattern: names, NameRule: namesRule}
-	}
-	vm := identity("Microsoft.Compute/virtualMachines", ", ")
-	vm.Computed = []string{"vmId"}
-	vm.View = func(r Resource, _ directory.Principal, p map[string]any) { p["vmId"] = r.UID }
-	site := identity("Microsoft.Web/sites", ", ")
-	site.Computed, site.Polling = []string{"state"}, PollBody
-	site.View = func(r Resource, _ directory.Principal, p map[string]any) { p["state"] = "Running" }
-	return []*Type{
+func Own(n web.Names, reserved func(audience string) bool) []*Type {
+	own := []*Type{
 		{Name: typeSubscription, NoLocation: true, Deleting: func(tx Tx, r Resource) error { return tx.PutParent(r.ID.Key(), "") }},
 		managementGroupType(), lockType(),
-		{
-			Name: typeGroup, Polling: PollLocation, NamePattern: regexp.MustCompile(`^[A-Za-z0-9._()-]{0,89}[A-Za-z0-9_()-]$`),
-			NameRule: "1 to 90 letters, digits and ( ) - _ . are allowed, not ending with a dot",
-		},
-		vm, site,
-		identity("Innate.Build/agentPools", ", "),
-		{
-			Name: typeIdentity, OwnPrincipal: directory.ManagedIdentity,
-			NamePattern: regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{2,127}$`),
-			NameRule:    "3 to 128 letters, digits and - _ are allowed, beginning with a letter or digit",
-			Computed:    []string{"tenantId", "principalId", "clientId"},
-			View: func(r Resource, own directory.Principal, p map[string]any) {
-				delete(p, "provisioningState")
-				p["tenantId"], p["principalId"], p["clientId"] = r.Tenant, own.ID, own.Client
-			},
-		},
+		(&Type{Name: typeGroup, Polling: PollLocation}).named(`^[A-Za-z0-9._()-]{0,89}[A-Za-z0-9_()-]$`, "1 to 90 letters, digits and ( ) - _ . are allowed, not ending with a dot"),
+		withBoth("Innate.Build/agentPools", commaSpace),
+		identityType(),
 		application(reserved),
 	}
+	for _, family := range [][]*Type{computeTypes(), webTypes(n), containerTypes(n), dataTypes(), storageTypes(n), hybridTypes()} {
+		own = append(own, family...)
+	}
+	return own
 }
 
-// ApplicationProperties are the properties of an Innate.Directory/applications
-// resource: an API of the tenant's own, which tokens can be for.
-type ApplicationProperties struct {
-	// IdentifierURIs are the audiences; each is one application's alone.
-	IdentifierURIs []string `json:"identifierUris"`
-	// AccessTokenVersion is 1 (the default; aud is the URI) or 2 (aud is the
-	// application's client id).
-	AccessTokenVersion int `json:"accessTokenVersion"`
-}
-
-func application(reserved func(string) bool) *Type {
-	return &Type{
-		Name: "Innate.Directory/applications", OwnPrincipal: directory.Application, NoLocation: true,
-		NamePattern: names, NameRule: namesRule, Computed: []string{"appId", "principalId"},
-		Check: func(_ context.Context, _ *Resource, r *Resource) error {
-			_, err := applicationProperties(*r, reserved)
-			return err
-		},
-		Written: func(tx Tx, r Resource) error {
-			p, err := applicationProperties(r, reserved)
-			if err != nil {
-				return err
-			}
-			return registerAPIs(tx, r, p)
-		},
-		Deleting: func(tx Tx, r Resource) error { return tx.DeleteAPIs(r.ID.Key()) },
-		View: func(_ Resource, own directory.Principal, p map[string]any) {
-			p["appId"], p["principalId"] = own.Client, own.ID
-		},
+// hybridTypes are machines elsewhere that Azure Arc knows. They have one
+// identity, that of their agent.
+func hybridTypes() []*Type {
+	return []*Type{
+		(&Type{Name: "Microsoft.HybridCompute/machines", System: true, Made: 200, WriteOnly: []string{"osProfile.adminPassword"}}).
+			named(`^[A-Za-z0-9]([A-Za-z0-9_.-]{0,52}[A-Za-z0-9_])?$`, "1 to 54 letters, digits and - _ . are allowed, beginning with a letter or digit"),
+		(&Type{Name: "Microsoft.HybridCompute/machines/extensions", NoLocation: true, Made: 200, WriteOnly: []string{"protectedSettings"}}).
+			named(names.String(), namesRule),
 	}
 }
 
-// registerAPIs makes the application's audiences what its properties say. One
-// that changes none leaves no change: every agent drops its tokens for one.
-func registerAPIs(tx Tx, r Resource, p ApplicationProperties) error {
-	own, err := tx.PrincipalOf(r.ID.Key())
-	if err != nil {
-		return err
+// dataTypes are data factories. One that has identities refuses a PUT that does
+// not say them.
+func dataTypes() []*Type {
+	factory := withBoth("Microsoft.DataFactory/factories", comma).
+		named(`^[A-Za-z0-9](-?[A-Za-z0-9]){2,62}$`, "3 to 63 letters, digits and hyphens are allowed, beginning and ending with a letter or digit, without two hyphens in a row")
+	factory.Without = Refuses
+	factory.Made, factory.Polling = 200, PollBody
+	factory.Computed = []string{"createTime", "version"}
+	factory.WriteOnly = []string{"repoConfiguration.clientSecret"}
+	factory.View = func(r Resource, _ directory.Principal, p map[string]any) {
+		p["createTime"], p["version"] = stamp(r.Created), "2018-06-01"
 	}
-	have, err := tx.APIs(r.ID.Key())
-	if err != nil {
-		return err
+	factory.Whole = func(_ Resource, v View) { // the family's spelling; both would be one member twice
+		v["eTag"] = v["etag"]
+		delete(v, "etag")
 	}
-	var was, is []string
-	for _, a := range have {
-		was = append(was, fmt.Sprint(a.TokenVersion, " ", a.Audience))
-	}
-	for _, aud := range p.IdentifierURIs {
-		is = append(is, fmt.Sprint(p.AccessTokenVersion, " ", aud))
-	}
-	slices.Sort(was)
-	slices.Sort(is)
-	if slices.Equal(was, slices.Compact(is)) {
-		return nil
-	}
-	if err := tx.DeleteAPIs(r.ID.Key()); err != nil {
-		return err
-	}
-	for _, aud := range p.IdentifierURIs {
-		api := directory.API{Tenant: r.Tenant, Audience: aud, Client: own.Client, TokenVersion: p.AccessTokenVersion, Resource: r.ID}
-		if err := tx.PutAPI(api); problem.Is(err, problem.Exists) {
-			return problem.Errorf(problem.Exists, "The identifier URI '%s' is another application's.", aud)
-		} else if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-var uri = regexp.MustCompile(`^(https|api)://[A-Za-z0-9][A-Za-z0-9._~:/-]{0,250}$`)
-
-func applicationProperties(r Resource, reserved func(string) bool) (ApplicationProperties, error) {
-	var p ApplicationProperties
-	if raw := Document(r.Body).Member("properties"); !isNull(raw) {
-		if err := json.Unmarshal(raw, &p); err != nil {
-			return p, problem.Errorf(problem.Invalid, "The member 'properties' needs 'identifierUris' (strings) and may have 'accessTokenVersion' (1 or 2).")
-		}
-	}
-	if p.AccessTokenVersion == 0 {
-		p.AccessTokenVersion = 1
-	}
-	if p.AccessTokenVersion != 1 && p.AccessTokenVersion != 2 {
-		return p, problem.Errorf(problem.Invalid, "The member 'properties.accessTokenVersion' is %d; 1 or 2 was expected.", p.AccessTokenVersion)
-	}
-	if len(p.IdentifierURIs) == 0 || len(p.IdentifierURIs) > 20 {
-		return p, problem.Errorf(problem.Invalid, "The member 'properties.identifierUris' has %d entries; 1 to 20 were expected.", len(p.IdentifierURIs))
-	}
-	for _, u := range p.IdentifierURIs {
-		if !uri.MatchString(u) || strings.HasSuffix(u, "/.default") {
-			return p, problem.Errorf(problem.Invalid, "The identifier URI '%s' is not of the form api://name or https://name.", problem.Clip(u))
-		}
-		if reserved(u) {
-			return p, problem.Errorf(problem.Invalid, "The identifier URI '%s' belongs to a public API or to this installation; choose one of your own.", u)
-		}
-	}
-	return p, nil
+	return []*Type{factory}
 }

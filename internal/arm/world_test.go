@@ -19,6 +19,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/innate-id/innate/internal/access"
+	"github.com/innate-id/innate/internal/arm"
 	"github.com/innate-id/innate/internal/audit"
 	"github.com/innate-id/innate/internal/resource"
 	"github.com/innate-id/innate/internal/seal"
@@ -33,6 +34,7 @@ const (
 	sub  = "/subscriptions/51515151-0000-4000-8000-000000000005"
 	g1   = sub + "/resourceGroups/g1"
 	vms  = g1 + "/providers/Microsoft.Compute/virtualMachines"
+	sets = g1 + "/providers/Microsoft.Compute/virtualMachineScaleSets"
 	uais = g1 + "/providers/Microsoft.ManagedIdentity/userAssignedIdentities"
 
 	roleOwner       = "8e3af657-a8ff-443c-a75c-2fe8c4bcb635"
@@ -63,6 +65,16 @@ type world struct {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
+	return newWorldWith(t, nil)
+}
+
+// newWorldWith has more resource types.
+func newWorldWith(t testing.TB, types []arm.Registered) *world {
+	t.Helper()
+	var configured []server.ResourceType
+	for _, r := range types {
+		configured = append(configured, server.ResourceType{Type: r.Name, Identity: r.Identity, NoLocation: r.NoLocation, Extension: r.Extension})
+	}
 	w := &world{t: t, now: start}
 	dir := t.TempDir()
 	if _, err := seal.CreateFile(filepath.Join(dir, "root.key")); err != nil {
@@ -72,6 +84,7 @@ func newWorld(t testing.TB) *world {
 	srv, err := server.Open(ctx, server.Config{
 		Domain: "innate.test", Listen: "127.0.0.1:0", RootKeyFile: filepath.Join(dir, "root.key"), Replica: "test", TokenLife: "1h",
 		Database: server.Database{SQLite: filepath.Join(dir, "innate.db")}, TLS: server.TLS{LocalCA: true},
+		ResourceTypes: configured,
 	}, slog.New(slog.DiscardHandler), w.clock)
 	if err != nil {
 		t.Fatal(err)

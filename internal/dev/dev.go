@@ -42,6 +42,8 @@ type Options struct {
 	// programs are captured, besides those of "innate run"; none means all.
 	Capture        bool
 	CaptureCgroups []string
+	// TypesFile has more resource types ([server.ReadTypes]); "" for none.
+	TypesFile string
 	// HostsFile is the hosts file; "/etc/hosts" if empty.
 	HostsFile string
 	// Out gets the banner.
@@ -60,6 +62,8 @@ type dev struct {
 	boot server.Bootstrapped
 	ag   *agent.Agent
 	in   Instance
+	// types are those of the types file.
+	types []server.ResourceType
 }
 
 // Run is "innate dev": it serves until ctx ends.
@@ -79,6 +83,13 @@ func Run(ctx context.Context, opt Options) error {
 	}
 	if len(opt.CaptureCgroups) > 0 && !opt.Capture {
 		return errors.New("--capture-cgroup means nothing without --capture")
+	}
+	if opt.TypesFile != "" {
+		types, err := server.ReadTypes(opt.TypesFile)
+		if err != nil {
+			return fmt.Errorf("--types: %w", err)
+		}
+		d.types = types
 	}
 	unlock, err := d.open()
 	if err != nil {
@@ -153,7 +164,7 @@ func (d *dev) openServer(ctx context.Context) error {
 	}
 	cfg := server.Config{
 		Domain: d.opt.Domain, Listen: net.JoinHostPort("127.0.0.1", strconv.Itoa(d.opt.Port)), RootKeyFile: key, Replica: "dev", TokenLife: "1h",
-		Database: server.Database{SQLite: filepath.Join(d.dir, databaseFile)}, TLS: server.TLS{LocalCA: true},
+		Database: server.Database{SQLite: filepath.Join(d.dir, databaseFile)}, TLS: server.TLS{LocalCA: true}, ResourceTypes: d.types,
 	}
 	var err error
 	if d.srv, err = server.Open(ctx, cfg, d.log, time.Now); err != nil {

@@ -98,7 +98,7 @@ type Selector struct {
 // [problem.IdentityNotFound] says what there is to choose from in kind, never
 // by id: the caller may be anybody on the machine.
 func (d *Directory) Select(ctx context.Context, tenant string, workload resource.ID, sel Selector) (Principal, error) {
-	have, err := d.Store.Identities(ctx, tenant, workload.Key())
+	have, err := d.Store.Identities(ctx, tenant, Holder(workload).Key())
 	if err != nil {
 		return Principal{}, fmt.Errorf("reading the identities of %s: %w", workload, err)
 	}

@@ -10,7 +10,9 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/innate-id/innate/internal/arm"
+	"github.com/innate-id/innate/internal/directory"
 	"github.com/innate-id/innate/internal/fleetapi"
+	"github.com/innate-id/innate/internal/resource"
 )
 
 // readings lets the streams of a tenant, which all wake at once, read the feed
@@ -62,8 +64,9 @@ type stream struct {
 	f    *Fleet
 	host Host
 	// placed are the keys of the resources placed on the host, now or when
-	// the stream last looked.
-	placed map[string]bool
+	// the stream last looked, by the keys whose changes concern them: their own,
+	// and that of an instance's scale set.
+	placed map[string][]string
 	// doubt says that the host may be evicted or another machine by now: at
 	// each heartbeat, and whenever the feed says something of the host.
 	doubt bool
@@ -149,7 +152,7 @@ func (s *stream) aboutHost(c arm.Change) bool {
 func (s *stream) message(ctx context.Context, cs []arm.Change) (fleetapi.Change, error) {
 	msg := fleetapi.Change{Revision: cs[len(cs)-1].Revision}
 	for _, c := range cs {
-		if s.aboutHost(c) || c.Kind == arm.ChangeResource && s.placed[ruledKey(c.Key)] {
+		if s.aboutHost(c) || c.Kind == arm.ChangeResource && s.placed[ruledKey(c.Key)] != nil {
 			msg.Placements = true
 		}
 	}
@@ -167,13 +170,9 @@ func (s *stream) message(ctx context.Context, cs []arm.Change) (fleetapi.Change,
 		case arm.ChangePrincipal:
 			msg.Principals = append(msg.Principals, c.Key)
 		case arm.ChangeResource, arm.ChangeIdentity:
-			if s.placed[c.Key] {
-				msg.Resources = append(msg.Resources, c.Key)
-			}
-			if on := ruledKey(c.Key); s.placed[on] {
-				// What was answered by the rules as they were is asked anew.
-				msg.Resources = append(msg.Resources, on)
-			}
+			msg.Resources = append(msg.Resources, s.placed[c.Key]...)
+			// What was answered by the rules as they were is asked anew.
+			msg.Resources = append(msg.Resources, s.placed[ruledKey(c.Key)]...)
 		}
 	}
 	return msg, nil
@@ -187,10 +186,18 @@ func (s *stream) look(ctx context.Context) error {
 		return err
 	}
 	if s.placed == nil {
-		s.placed = map[string]bool{}
+		s.placed = map[string][]string{}
 	}
 	for _, p := range ps.Placements {
-		s.placed[strings.ToLower(p.Resource)] = true
+		id, err := resource.Parse(p.Resource)
+		if err != nil {
+			return fmt.Errorf("reading placement %s: %w", p.Name, internal(err))
+		}
+		for _, of := range []string{id.Key(), directory.Holder(id).Key()} {
+			if !slices.Contains(s.placed[of], id.Key()) {
+				s.placed[of] = append(s.placed[of], id.Key())
+			}
+		}
 	}
 	return nil
 }

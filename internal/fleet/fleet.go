@@ -212,6 +212,40 @@ func (f *Fleet) Placements(ctx context.Context, h Host) (fleetapi.Placements, er
 		}
 		out.Placements = append(out.Placements, fleetapi.Placement{Name: r.ID.Name(), Door: p.Door, Selectors: p.Selectors, Resource: p.ResourceID})
 	}
+	more, err := f.setRules(ctx, h.Tenant, out.Placements)
+	out.Rules = append(out.Rules, more...)
+	return out, err
+}
+
+// setRules are the rules of scale sets, as rules of those of their instances
+// that are placed: an agent knows no sets.
+func (f *Fleet) setRules(ctx context.Context, tenant string, placed []fleetapi.Placement) ([]fleetapi.CallerRule, error) {
+	var out []fleetapi.CallerRule
+	seen := map[string]bool{}
+	for _, p := range placed {
+		id, err := resource.Parse(p.Resource)
+		if err != nil {
+			return nil, fmt.Errorf("reading placement %s: %w", p.Name, internal(err))
+		}
+		set := directory.Holder(id)
+		if set.Equal(id) || seen[id.Key()] {
+			continue
+		}
+		seen[id.Key()] = true
+		rs, err := f.Store.BoundTo(ctx, tenant, set.Key(), TypeCallerRule)
+		if err != nil {
+			return nil, fmt.Errorf("reading the caller rules of %s: %w", set, err)
+		}
+		for _, r := range rs {
+			rp, _, err := rule(r.Body, r.ID)
+			if err != nil {
+				return nil, fmt.Errorf("reading caller rule %s: %w", r.ID, internal(err))
+			}
+			m := rp.message(r.ID)
+			m.Resource = id.String()
+			out = append(out, m)
+		}
+	}
 	return out, nil
 }
 

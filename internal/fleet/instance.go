@@ -7,8 +7,10 @@ import (
 	"strings"
 
 	"github.com/innate-id/innate/internal/arm"
+	"github.com/innate-id/innate/internal/directory"
 	"github.com/innate-id/innate/internal/fleetapi"
 	"github.com/innate-id/innate/internal/problem"
+	"github.com/innate-id/innate/internal/resource"
 )
 
 const actionInstance = "Innate.Fleet/instances/read"
@@ -53,7 +55,7 @@ func instance(r arm.Resource) (fleetapi.Instance, error) {
 			}
 		}
 	}
-	if p := told(d.Member("properties"), toldProperties); p != nil {
+	if p := ofSet(r.ID, told(d.Member("properties"), toldProperties)); p != nil {
 		b, err := json.Marshal(p)
 		if err != nil {
 			return out, fmt.Errorf("encoding the properties of %s: %w", r.ID, err)
@@ -61,6 +63,21 @@ func instance(r arm.Resource) (fleetapi.Instance, error) {
 		out.Properties = b
 	}
 	return out, nil
+}
+
+// ofSet adds to what is told of an instance which scale set it is of, as a
+// machine's own document has it.
+func ofSet(id resource.ID, told any) any {
+	set := directory.Holder(id)
+	if set.Equal(id) {
+		return told
+	}
+	p, _ := told.(map[string]any)
+	if p == nil {
+		p = map[string]any{}
+	}
+	p["virtualMachineScaleSet"] = map[string]string{"id": set.String()}
+	return p
 }
 
 // toldProperties are the members of a resource's properties that every program

@@ -120,10 +120,13 @@ func (j *judgement) refusal() string {
 // identity is what the token service is asked for: what the program named, or
 // else what the rule gives.
 func (j *judgement) identity(named directory.Selector) directory.Selector {
+	holder := directory.Holder(j.workload)
 	switch given := j.verdict.Identity; {
+	case given == "" && !holder.Equal(j.workload) && strings.EqualFold(named.Resource, holder.String()):
+		return directory.Selector{System: true} // an agent that a rule of the set gave it
 	case given == "":
 		return named
-	case strings.EqualFold(given, j.workload.String()):
+	case strings.EqualFold(given, holder.String()):
 		return directory.Selector{System: true}
 	default:
 		return directory.Selector{Resource: given}

@@ -98,7 +98,7 @@ func ruleWritten(tx arm.Tx, r arm.Resource) error {
 	if err != nil || p.Identity == "" {
 		return err
 	}
-	have, err := tx.Identities(scope.Key())
+	have, err := tx.Identities(directory.Holder(scope).Key())
 	if err != nil {
 		return err
 	}
@@ -189,7 +189,7 @@ func checkAudiences(all []string) error {
 
 // rules returns what callers of a resource are judged by.
 func (f *Fleet) rules(ctx context.Context, tenant string, on resource.ID) ([]evidence.Rule, error) {
-	rs, err := f.Store.BoundTo(ctx, tenant, on.Key(), TypeCallerRule)
+	rs, err := f.ruled(ctx, tenant, on)
 	if err != nil {
 		return nil, err
 	}
@@ -204,6 +204,21 @@ func (f *Fleet) rules(ctx context.Context, tenant string, on resource.ID) ([]evi
 		out = append(out, e)
 	}
 	return out, nil
+}
+
+// ruled returns the rules of a resource as they are stored. Those of a scale set
+// are of its instances too: they say who may have its identities.
+func (f *Fleet) ruled(ctx context.Context, tenant string, on resource.ID) ([]arm.Resource, error) {
+	rs, err := f.Store.BoundTo(ctx, tenant, on.Key(), TypeCallerRule)
+	if err != nil {
+		return nil, err
+	}
+	holder := directory.Holder(on)
+	if holder.Equal(on) {
+		return rs, nil
+	}
+	of, err := f.Store.BoundTo(ctx, tenant, holder.Key(), TypeCallerRule)
+	return append(rs, of...), err
 }
 
 // internal makes of a problem that only a client could cause one of ours.

@@ -9,6 +9,7 @@ import (
 	"github.com/innate-id/innate/internal/access"
 	"github.com/innate-id/innate/internal/arm"
 	"github.com/innate-id/innate/internal/audit"
+	"github.com/innate-id/innate/internal/directory"
 	"github.com/innate-id/innate/internal/evidence"
 	"github.com/innate-id/innate/internal/problem"
 	"github.com/innate-id/innate/internal/resource"
@@ -146,8 +147,12 @@ func (f *Fleet) createToken(ctx context.Context, c access.Caller, r arm.Resource
 }
 
 // toBe is what somebody needs who makes a machine be a resource: whoever may
-// write a resource can have programs of theirs run as it.
-func toBe(id resource.ID) arm.Need { return arm.Need{Action: id.Type() + "/write", Scope: id} }
+// write a resource can have programs of theirs run as it. An instance of a scale
+// set is the whole set in all that its identities may do.
+func toBe(id resource.ID) arm.Need {
+	id = directory.Holder(id)
+	return arm.Need{Action: id.Type() + "/write", Scope: id}
+}
 
 // mayBe checks that c may be everything that is placed on the host: with a
 // token for the host it would be.

@@ -8,14 +8,19 @@ import (
 	"net/url"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/innate-id/innate/internal/arm"
+	"github.com/innate-id/innate/internal/fleet"
 	"github.com/innate-id/innate/internal/seal"
 	"github.com/innate-id/innate/internal/sts"
+	"github.com/innate-id/innate/internal/vault"
+	"github.com/innate-id/innate/internal/web"
 )
 
 // Config is the configuration of innated, a YAML file. Secrets are never in
@@ -42,6 +47,69 @@ type Config struct {
 	Replica string `yaml:"replica"`
 	// TokenLife is how long access tokens live: "10m" to "24h". Default "1h".
 	TokenLife string `yaml:"token_life"`
+	// ResourceTypes are resource types besides Innate's own, for resources of
+	// yours that have identities. A type that is taken away again leaves its
+	// resources as they are, out of reach until it is back; their identities
+	// live on.
+	ResourceTypes []ResourceType `yaml:"resource_types"`
+}
+
+// ResourceType is one more resource type.
+type ResourceType struct {
+	// Type is "Namespace.Part/type", in the spelling that clients read; or
+	// "Namespace.Part/type/child", below a type that there is. It cannot be one
+	// of Innate's own, nor in the namespaces of rights and identities
+	// (Microsoft.Authorization, Microsoft.Resources, Microsoft.ManagedIdentity,
+	// Microsoft.Management, Innate.*). The rights to it are {type}/read,
+	// {type}/write and {type}/delete. Required.
+	Type string `yaml:"type"`
+	// Identity says which identities a resource can have, as clients read it of
+	// one that has all of them: "SystemAssigned, UserAssigned", the same without
+	// the space, "SystemAssigned", "UserAssigned". Default "None".
+	Identity string `yaml:"identity"`
+	// NoLocation: resources need no location.
+	NoLocation bool `yaml:"no_location"`
+	// Extension: a resource says something of another resource, and is below it:
+	// {resource}/providers/{type}/{name}.
+	Extension bool `yaml:"extension"`
+}
+
+// registered are the types as the management API takes them.
+func registered(types []ResourceType) []arm.Registered {
+	var out []arm.Registered
+	for _, t := range types {
+		out = append(out, arm.Registered{Name: t.Type, Identity: t.Identity, NoLocation: t.NoLocation, Extension: t.Extension})
+	}
+	return out
+}
+
+// CheckTypes says all that is wrong with resource types.
+func CheckTypes(types []ResourceType) error {
+	own := slices.Concat(arm.Own(web.Names{}, func(string) bool { return false }), []*arm.Type{vault.Type(web.Names{})}, (&fleet.Fleet{}).Types())
+	_, err := arm.Rows(own, registered(types))
+	return err
+}
+
+// ReadTypes reads resource types from a file that has resource_types, as the
+// configuration has them, and nothing else.
+func ReadTypes(path string) ([]ResourceType, error) {
+	var c struct {
+		ResourceTypes []ResourceType `yaml:"resource_types"`
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading resource types: %w", err)
+	}
+	if err := yaml.UnmarshalWithOptions(b, &c, yaml.Strict()); err != nil {
+		return nil, fmt.Errorf("reading resource types from %s:\n%s", path, yaml.FormatError(err, false, true))
+	}
+	if len(c.ResourceTypes) == 0 {
+		return nil, fmt.Errorf("%s has no resource_types, a list with type, identity, no_location and extension", path)
+	}
+	if err := CheckTypes(c.ResourceTypes); err != nil {
+		return nil, fmt.Errorf("%s: resource_types:\n%w", path, err)
+	}
+	return c.ResourceTypes, nil
 }
 
 // Database is one of two.
@@ -127,6 +195,9 @@ func (c *Config) Validate() error {
 	}
 	if d, err := time.ParseDuration(c.TokenLife); err != nil || d < sts.MinLife || d > sts.MaxLife {
 		bad("token_life: %q is not a duration from %s to %s", c.TokenLife, sts.MinLife, sts.MaxLife)
+	}
+	if err := CheckTypes(c.ResourceTypes); err != nil {
+		bad("resource_types: %w", err)
 	}
 	return errors.Join(errs...)
 }

@@ -6,9 +6,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -95,10 +97,15 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, now func() time.Tim
 	s.ARM = &arm.API{Store: s.DB, Directory: s.Directory, Names: s.Names, Now: now, Log: log}
 	s.Vault = &vault.Vault{Store: s.DB, Box: box, Authorize: s.Directory.Authorize, Now: now}
 	s.Fleet = &fleet.Fleet{Store: s.DB, Ring: s.Ring, Names: s.Names, Issue: s.issue, Authorize: s.Directory.Authorize, Now: now, Log: log}
-	s.ARM.Register(arm.Own(s.STS.Reserved)...)
+	s.ARM.Register(arm.Own(s.Names, s.STS.Reserved)...)
 	s.ARM.Register(vault.Type(s.Names))
 	s.ARM.Register(s.Fleet.Types()...)
 	s.ARM.Common = s.Fleet.Actions()
+	added, err := arm.Rows(slices.Collect(maps.Values(s.ARM.Types)), registered(cfg.ResourceTypes))
+	if err != nil {
+		return nil, fmt.Errorf("resource_types: %w", err)
+	}
+	s.ARM.Register(added...)
 
 	if cfg.TLS.LocalCA {
 		if s.CA, err = s.Ring.Authority(ctx, "", keyring.KindServerCA, cfg.Domain); err != nil {

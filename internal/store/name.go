@@ -32,6 +32,18 @@ func (t *writeTx) ClaimName(kind, name, resourceKey string) error {
 	return nil
 }
 
+const nameTaken = `SELECT COUNT(*) FROM claimed_name WHERE kind = $1 AND name = $2`
+
+// NameTaken reports whether a name that is unique in the installation is some
+// resource's, of whichever tenant.
+func (db *DB) NameTaken(ctx context.Context, kind, name string) (bool, error) {
+	n, err := one(ctx, db.read, nil, scanned[int], nameTaken, kind, fold(name))
+	if err != nil {
+		return false, fmt.Errorf("looking for the %s name %s: %w", kind, name, err)
+	}
+	return n > 0, nil
+}
+
 const releaseNames = `DELETE FROM claimed_name WHERE tenant = $1 AND resource_key = $2`
 
 // ReleaseNames gives back all names of the resource.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/innate-id/innate/internal/access"
 	"github.com/innate-id/innate/internal/audit"
+	"github.com/innate-id/innate/internal/directory"
 	"github.com/innate-id/innate/internal/problem"
 	"github.com/innate-id/innate/internal/resource"
 	"github.com/innate-id/innate/internal/token"
@@ -65,7 +66,7 @@ func (s *Service) attached(ctx context.Context, c token.Claims) error {
 	if err != nil {
 		return gone // a claim of ours always parses
 	}
-	have, err := s.Directory.Store.Identities(ctx, c.TenantID, by.Key())
+	have, err := s.Directory.Store.Identities(ctx, c.TenantID, directory.Holder(by).Key())
 	if err != nil {
 		return fmt.Errorf("reading the identities of %s: %w", by, err)
 	}

@@ -173,7 +173,8 @@ func (s *Service) claims(r Request, who subject, aud Audience) token.Claims {
 	}
 	if p.Kind == directory.ManagedIdentity {
 		c.IdentityResource = mirid(p.Resource)
-		if !p.System && !r.Workload.IsZero() {
+		// An instance of a scale set asks with the set's identity.
+		if !r.Workload.IsZero() && !r.Workload.Equal(p.Resource) {
 			c.AskedBy = mirid(r.Workload)
 		}
 	}

@@ -67,7 +67,8 @@ type Claims struct {
 	Version string `json:"ver"`
 	// IdentityResource is the resource ID that the identity belongs to.
 	IdentityResource string `json:"xms_mirid,omitempty"`
-	// AskedBy is the resource that asked with a user-assigned identity.
+	// AskedBy is the resource that asked with an identity that is not its own
+	// alone: a user-assigned one, or that of its scale set.
 	AskedBy string `json:"xms_az_rid,omitempty"`
 }
 

@@ -37,16 +37,10 @@ func Type(names web.Names) *arm.Type {
 		Name:        TypeVault,
 		NamePattern: regexp.MustCompile(`^[A-Za-z](-?[A-Za-z0-9]){2,23}$`),
 		NameRule:    nameRule,
+		Unique:      nameKind,
 		Computed:    []string{"vaultUri", "tenantId"},
 		Check: func(_ context.Context, _ *arm.Resource, r *arm.Resource) error {
 			return checkVault(*r)
-		},
-		Written: func(tx arm.Tx, r arm.Resource) error {
-			err := tx.ClaimName(nameKind, strings.ToLower(r.ID.Name()), r.ID.Key())
-			if problem.Is(err, problem.Exists) {
-				return problem.Errorf(problem.Exists, "The vault name '%s' is already in use; vault names are unique in an installation.", r.ID.Name())
-			}
-			return err
 		},
 		Deleting: func(tx arm.Tx, r arm.Resource) error {
 			n, err := tx.LiveSecrets(r.ID.Key())

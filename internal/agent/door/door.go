@@ -56,10 +56,10 @@ type Config struct {
 	Handler http.Handler
 	// Identify takes the evidence about a connection's peer.
 	Identify func(net.Conn) (evidence.Evidence, error)
-	// Admit is asked once for each connection, with the evidence in words (""
-	// where it could not be taken); left is called when the connection has
-	// ended. One that is not admitted is closed. May be nil.
-	Admit func(ev evidence.Evidence, text string) (left func(), ok bool)
+	// Admit is asked once for each connection, when the evidence was taken or
+	// could not be; left is called when the connection has ended. One that is
+	// not admitted is closed. May be nil.
+	Admit func(*Peer) (left func(), ok bool)
 	// AnswerTimeout bounds an answer; 0 lets it take as long as it likes.
 	AnswerTimeout time.Duration
 	// Open finds the listener of that name that the process before this one
@@ -192,13 +192,14 @@ func (d *Door) server(identify func(net.Conn) (evidence.Evidence, error)) *http.
 		DisableGeneralOptionsHandler: true, // "OPTIONS *" is refused like the rest
 		ErrorLog:                     slog.NewLogLogger(d.cfg.Log.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			id := &identified{conn: c, done: make(chan struct{})}
+			id := &identified{Context: ctx, conn: c, done: make(chan struct{})}
 			open.add(c, id)
 			go func() {
-				defer close(id.done)
 				id.take(c, identify, d.cfg.Admit)
+				id.taken.Store(true)
+				close(id.done)
 			}()
-			return context.WithValue(ctx, callerKey{}, id)
+			return id
 		},
 		ConnState: func(c net.Conn, s http.ConnState) {
 			d.leaving.count(c, s)

@@ -23,16 +23,17 @@ func TestWhoWasAdmittedLeavesOnce(t *testing.T) {
 	d, err := Listen(t.Context(), Config{
 		Name: "d", Log: slog.New(slog.DiscardHandler),
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			ev, text, err := Described(r.Context())
-			if err != nil || text != ev.String() || text != "door:d grade:kernel" {
-				t.Errorf("Described = %+v, %q, %v", ev, text, err)
+			p, err := Of(r.Context())
+			if err != nil || p.Text != p.Evidence.String() || p.Text != "door:d grade:kernel" || p.Kept != "admitted" {
+				t.Errorf("Of = %+v, %v", p, err)
 			}
 		}),
 		Identify: func(net.Conn) (evidence.Evidence, error) {
 			<-slow
 			return evidence.Evidence{Door: "d", Grade: evidence.GradeKernel}, nil
 		},
-		Admit: func(_ evidence.Evidence, text string) (func(), bool) {
+		Admit: func(p *Peer) (func(), bool) {
+			p.Kept = "admitted"
 			if admitted.Add(1) > 20 {
 				return nil, false
 			}
@@ -92,7 +93,7 @@ func TestWithoutEvidenceNobodyIsCalled(t *testing.T) {
 			}
 		}),
 		Identify: func(net.Conn) (evidence.Evidence, error) { return evidence.Evidence{}, boom },
-		Admit:    func(_ evidence.Evidence, text string) (func(), bool) { texts <- text; return func() {}, true },
+		Admit:    func(p *Peer) (func(), bool) { texts <- p.Text; return func() {}, true },
 	}, "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

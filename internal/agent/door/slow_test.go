@@ -92,7 +92,7 @@ func TestNobodyIsWaitedForLong(t *testing.T) {
 				cfg := door.Config{
 					Name: "main", AnswerTimeout: door.AnswerTimeout, Log: slog.New(slog.DiscardHandler),
 					Identify: func(net.Conn) (evidence.Evidence, error) { return evidence.Evidence{Door: "main"}, nil },
-					Admit:    func(evidence.Evidence, string) (func(), bool) { return func() { close(gone) }, true },
+					Admit:    func(*door.Peer) (func(), bool) { return func() { close(gone) }, true },
 					Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 						if r.URL.Path == "/large" {
 							_, _ = io.WriteString(w, strings.Repeat("x", 1<<20))

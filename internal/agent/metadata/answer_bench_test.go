@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/innate-id/innate/internal/agent/tokens"
 	"github.com/innate-id/innate/internal/fleetapi"
 )
 
@@ -23,10 +24,12 @@ func (n nobody) WriteHeader(int)             {}
 func BenchmarkAnswer(b *testing.B) {
 	tok := fleetapi.TokenResponse{AccessToken: strings.Repeat("eyJ0eXAiOi", 140), ClientID: "6f1e6a3c-0000-4000-8000-000000000002", Expires: time.Now().Add(time.Hour)}
 	h := IMDS(Agent{
-		Place: func(context.Context) (Caller, error) { return Caller{}, nil },
-		Token: func(context.Context, Caller, Query) (fleetapi.TokenResponse, error) { return tok, nil },
-		Now:   time.Now,
-		Log:   slog.New(slog.DiscardHandler),
+		Place: func(context.Context) (*Caller, error) { return new(Caller), nil },
+		Token: func(context.Context, *Caller, *Query) (*fleetapi.TokenResponse, tokens.Source, error) {
+			return &tok, tokens.Hit, nil
+		},
+		Now: time.Now,
+		Log: slog.New(slog.DiscardHandler),
 	})
 	r, err := http.NewRequest(http.MethodGet, "http://127.0.0.1/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net", nil)
 	if err != nil {

@@ -34,18 +34,19 @@ type appService struct {
 
 // AppService returns the handler of the door behind IDENTITY_ENDPOINT.
 func AppService(a Agent) http.Handler {
-	return a.observed("appservice", func(a Agent) http.Handler { return &appService{Agent: a} })
+	d := &appService{Agent: a}
+	return d.observed("appservice", d.serve)
 }
 
-func (d *appService) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (d *appService) serve(ev *Event, w http.ResponseWriter, r *http.Request) {
 	id := begin(w)
-	body, err := d.answer(r)
+	body, err := d.answer(ev, r)
 	if err == nil {
 		write(w, http.StatusOK, body)
 		return
 	}
 	p := problem.Of(err)
-	d.failed(r, "appservice", id, p)
+	ev.failed("appservice", id, p)
 	status, words := appServiceError(p, id)
 	refusal(w, r, status)
 	write(w, status, words)
@@ -55,13 +56,13 @@ func (d *appService) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 type appServiceToken struct {
 	AccessToken string `json:"access_token"`
 	ClientID    string `json:"client_id"`
-	ExpiresIn   string `json:"expires_in"`
-	ExpiresOn   string `json:"expires_on"`
+	ExpiresIn   int64  `json:"expires_in,string"`
+	ExpiresOn   int64  `json:"expires_on,string"`
 	Resource    string `json:"resource"`
 	TokenType   string `json:"token_type"`
 }
 
-func (d *appService) answer(r *http.Request) (any, error) {
+func (d *appService) answer(ev *Event, r *http.Request) (any, error) {
 	path, err := path(r)
 	if err != nil {
 		return nil, err
@@ -88,20 +89,20 @@ func (d *appService) answer(r *http.Request) (any, error) {
 	if !ok {
 		return nil, problem.Errorf(problem.Unauthenticated, "Header '%s' is required once", header)
 	}
-	c, err := d.Started(r.Context(), secret)
+	c, err := d.started(r, ev, secret)
 	if err != nil {
 		return nil, err
 	}
 	if queryErr != nil {
 		return nil, queryErr
 	}
-	tok, err := d.token(r.Context(), c, q)
+	tok, err := d.token(r.Context(), ev, c, q)
 	if err != nil {
 		return nil, err
 	}
-	return appServiceToken{
+	return &appServiceToken{
 		AccessToken: tok.AccessToken, ClientID: tok.ClientID,
-		ExpiresIn: remaining(tok.Expires, d.Now()), ExpiresOn: unix(tok.Expires),
+		ExpiresIn: remaining(tok.Expires, d.Now()), ExpiresOn: tok.Expires.Unix(),
 		Resource: q.Resource, TokenType: "Bearer",
 	}, nil
 }

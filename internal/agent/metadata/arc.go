@@ -25,11 +25,9 @@ type arc struct {
 
 // Arc returns the handler of an Arc door, whose challenges are in keys.
 func Arc(a Agent, keys *Keys) http.Handler {
-	return a.observed("arc", func(a Agent) http.Handler {
-		d := &arc{imds: imds{Agent: a, name: "arc"}, keys: keys}
-		d.token = d.arcToken
-		return d
-	})
+	d := &arc{imds: imds{Agent: a, name: "arc"}, keys: keys}
+	d.token = d.arcToken
+	return d.observed(d.name, d.serve)
 }
 
 // arcToken is the answer. Whichever word named the identity, clients look for
@@ -41,12 +39,12 @@ type arcToken struct {
 	MiResourceID  string `json:"mi_res_id,omitempty"`
 }
 
-func (d *arc) arcToken(w http.ResponseWriter, r *http.Request) (any, error) {
+func (d *arc) arcToken(ev *Event, w http.ResponseWriter, r *http.Request) (any, error) {
 	q, err := d.queries.parse(r.URL.RawQuery, imdsVersion)
 	if err != nil {
 		return nil, err
 	}
-	c, err := d.Place(r.Context())
+	c, err := d.place(r, ev)
 	if err != nil {
 		return nil, err
 	}
@@ -60,11 +58,11 @@ func (d *arc) arcToken(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err := d.keys.redeem(secret, c.Evidence.String()); err != nil {
 		return nil, err
 	}
-	tok, err := d.Agent.token(r.Context(), c, q)
+	tok, err := d.Agent.token(r.Context(), ev, c, q)
 	if err != nil {
 		return nil, err
 	}
-	out := arcToken{imdsToken: d.tokenBody(tok, q)}
+	out := &arcToken{imdsToken: *d.tokenBody(tok, q)}
 	if q.ObjectID != "" {
 		out.ObjectID = tok.Principal
 	}
@@ -77,7 +75,7 @@ func (d *arc) arcToken(w http.ResponseWriter, r *http.Request) (any, error) {
 }
 
 // challenge writes a key for the caller's user and says where it is.
-func (d *arc) challenge(w http.ResponseWriter, c Caller) error {
+func (d *arc) challenge(w http.ResponseWriter, c *Caller) error {
 	uid, ok := c.uid()
 	if !ok {
 		return problem.Errorf(problem.CallerRefused, "this caller's user is not known, so that no key can be written for it to read")
@@ -91,7 +89,7 @@ func (d *arc) challenge(w http.ResponseWriter, c Caller) error {
 }
 
 // uid is the user that the evidence names.
-func (c Caller) uid() (int, bool) {
+func (c *Caller) uid() (int, bool) {
 	for _, s := range c.Evidence.Selectors {
 		if text, ok := strings.CutPrefix(string(s), "unix:uid:"); ok {
 			uid, err := strconv.ParseUint(text, 10, 31)

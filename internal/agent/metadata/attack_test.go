@@ -34,7 +34,7 @@ func dialects(t testing.TB) []dialect {
 	var asked metadata.Query
 	a := documented(nil)
 	a.Token = agent(&asked, nil).Token
-	a.Place = func(context.Context) (metadata.Caller, error) { return user(os.Getuid()), nil }
+	a.Place = func(context.Context) (*metadata.Caller, error) { return user(os.Getuid()), nil }
 	keys, err := metadata.OpenKeys(filepath.Join(t.TempDir(), "tokens"))
 	if err != nil {
 		t.Fatal(err)

@@ -18,7 +18,7 @@ type attestedDocument struct {
 // attested answers with the control plane's signed word about what the caller's
 // workload is. It is no credential: whoever takes it for one must have chosen
 // the nonce.
-func (d *imds) attested(r *http.Request) (any, error) {
+func (d *imds) attested(ev *Event, r *http.Request) (any, error) {
 	v, err := documentQuery(r.URL.RawQuery)
 	if err != nil {
 		return nil, err
@@ -29,7 +29,7 @@ func (d *imds) attested(r *http.Request) (any, error) {
 	}) {
 		return nil, problem.Errorf(problem.Invalid, "Query variable 'nonce' must be up to %d letters and digits", maxNonce)
 	}
-	c, err := d.Place(r.Context())
+	c, err := d.place(r, ev)
 	if err != nil {
 		return nil, err
 	}
@@ -45,11 +45,11 @@ type identityInfo struct {
 }
 
 // info says which tenant the caller's identity is in.
-func (d *imds) info(r *http.Request) (any, error) {
+func (d *imds) info(ev *Event, r *http.Request) (any, error) {
 	if _, err := documentQuery(r.URL.RawQuery); err != nil {
 		return nil, err
 	}
-	if _, err := d.Place(r.Context()); err != nil {
+	if _, err := d.place(r, ev); err != nil {
 		return nil, err
 	}
 	return identityInfo{d.Tenant()}, nil
@@ -63,11 +63,11 @@ type scheduledEvents struct {
 // events says that nothing is planned: nobody here moves or restarts a machine
 // behind its owner's back. Programs that look for events every second expect
 // an answer.
-func (d *imds) events(r *http.Request) (any, error) {
+func (d *imds) events(ev *Event, r *http.Request) (any, error) {
 	if _, err := documentQuery(r.URL.RawQuery); err != nil {
 		return nil, err
 	}
-	if _, err := d.Place(r.Context()); err != nil {
+	if _, err := d.place(r, ev); err != nil {
 		return nil, err
 	}
 	return scheduledEvents{DocumentIncarnation: 1, Events: []any{}}, nil

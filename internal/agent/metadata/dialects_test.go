@@ -20,6 +20,7 @@ import (
 	"github.com/innate-id/innate/internal/agent/caller"
 	"github.com/innate-id/innate/internal/agent/door"
 	"github.com/innate-id/innate/internal/agent/metadata"
+	"github.com/innate-id/innate/internal/agent/tokens"
 	"github.com/innate-id/innate/internal/evidence"
 	"github.com/innate-id/innate/internal/fleetapi"
 	"github.com/innate-id/innate/internal/problem"
@@ -33,20 +34,20 @@ const secret = "start-secret"
 // agent gives every caller one token; fail, if set, is what it says instead.
 func agent(asked *metadata.Query, fail error) metadata.Agent {
 	return metadata.Agent{
-		Place: func(context.Context) (metadata.Caller, error) { return metadata.Caller{Workload: "/w"}, nil },
-		Started: func(_ context.Context, got string) (metadata.Caller, error) {
+		Place: func(context.Context) (*metadata.Caller, error) { return &metadata.Caller{Workload: "/w"}, nil },
+		Started: func(_ context.Context, got string) (*metadata.Caller, error) {
 			if got != secret {
-				return metadata.Caller{}, problem.Errorf(problem.Unauthenticated, "no such start")
+				return nil, problem.Errorf(problem.Unauthenticated, "no such start")
 			}
-			return metadata.Caller{Workload: "/w"}, nil
+			return &metadata.Caller{Workload: "/w"}, nil
 		},
-		Token: func(_ context.Context, _ metadata.Caller, q metadata.Query) (fleetapi.TokenResponse, error) {
-			*asked = q
-			return fleetapi.TokenResponse{
+		Token: func(_ context.Context, _ *metadata.Caller, q *metadata.Query) (*fleetapi.TokenResponse, tokens.Source, error) {
+			*asked = *q
+			return &fleetapi.TokenResponse{
 				AccessToken: "a.b.c", ClientID: "6f1e6a3c-0000-4000-8000-000000000002", Resource: q.Resource,
 				Principal: "6f1e6a3c-0000-4000-8000-000000000001", Identity: "/subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/u",
 				NotBefore: time.Unix(1795385300, 0), Expires: time.Unix(1795471999, 0),
-			}, fail
+			}, tokens.Hit, fail
 		},
 		Now: func() time.Time { return now },
 		Log: slog.New(slog.DiscardHandler),

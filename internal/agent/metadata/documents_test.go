@@ -30,8 +30,8 @@ var machine = fleetapi.Instance{
 func documented(fail error) metadata.Agent {
 	var asked metadata.Query
 	a := agent(&asked, fail)
-	a.Instance = func(context.Context, metadata.Caller) (fleetapi.Instance, error) { return machine, fail }
-	a.Attest = func(_ context.Context, _ metadata.Caller, nonce string) ([]byte, error) {
+	a.Instance = func(context.Context, *metadata.Caller) (fleetapi.Instance, error) { return machine, fail }
+	a.Attest = func(_ context.Context, _ *metadata.Caller, nonce string) ([]byte, error) {
 		return []byte("signed " + nonce), fail
 	}
 	a.Tenant = func() string { return "7f1e6a3c-0000-4000-8000-000000000009" }
@@ -155,8 +155,8 @@ func TestDocumentsAreRefusedInTheirWords(t *testing.T) {
 func TestUnplacedCallersLearnNothing(t *testing.T) {
 	t.Parallel()
 	a := documented(nil)
-	a.Place = func(context.Context) (metadata.Caller, error) {
-		return metadata.Caller{}, problem.Errorf(problem.CallerRefused, "no placement")
+	a.Place = func(context.Context) (*metadata.Caller, error) {
+		return nil, problem.Errorf(problem.CallerRefused, "no placement")
 	}
 	for _, path := range []string{"/metadata/instance", "/metadata/instance/compute", "/metadata/identity/info", "/metadata/attested/document", "/metadata/scheduledevents", tokenPath} {
 		resp, body := raw(t, open(t, metadata.IMDS(a)), "GET "+path+"?api-version=2021-02-01&resource=x"+head+"\r\n")
@@ -170,7 +170,7 @@ func TestAuthorsOtherShapesAreNotShown(t *testing.T) {
 	t.Parallel()
 	a := documented(nil)
 	for _, properties := range []string{"", "null", "[]", `"x"`, `{"hardwareProfile":7,"userData":{"a":1},"osProfile":[]}`} {
-		a.Instance = func(context.Context, metadata.Caller) (fleetapi.Instance, error) {
+		a.Instance = func(context.Context, *metadata.Caller) (fleetapi.Instance, error) {
 			in := machine
 			in.Tags, in.Properties = nil, json.RawMessage(properties)
 			return in, nil

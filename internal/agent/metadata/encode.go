@@ -5,12 +5,13 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"net/http"
+	"strconv"
 	"sync"
 )
 
 // A token's answer is the one that programs ask for again and again, and half
-// of what it cost was encoding/json and the memory for it. Its members are all
-// strings, so it is put together here, to the same bytes.
+// of what it cost was encoding/json and the memory for it. It is put together
+// here, to the same bytes.
 
 // answer is a body that writes itself.
 type answer interface {
@@ -18,42 +19,45 @@ type answer interface {
 	appendJSON(b []byte) []byte
 }
 
-func (t imdsToken) appendJSON(b []byte) []byte {
-	return object(b, "access_token", t.AccessToken, "client_id", t.ClientID, "expires_in", t.ExpiresIn, "expires_on", t.ExpiresOn,
-		"ext_expires_in", t.ExtExpiresIn, "not_before", t.NotBefore, "resource", t.Resource, "token_type", t.TokenType)
+func (t *imdsToken) appendJSON(b []byte) []byte {
+	b = text(append(b, '{'), `"access_token":`, t.AccessToken)
+	b = text(b, `,"client_id":`, t.ClientID)
+	b = number(b, `,"expires_in":`, t.ExpiresIn)
+	b = number(b, `,"expires_on":`, t.ExpiresOn)
+	b = number(b, `,"ext_expires_in":`, t.ExtExpiresIn)
+	b = number(b, `,"not_before":`, t.NotBefore)
+	b = text(b, `,"resource":`, t.Resource)
+	return append(text(b, `,"token_type":`, t.TokenType), '}')
 }
 
-func (t arcToken) appendJSON(b []byte) []byte {
+func (t *arcToken) appendJSON(b []byte) []byte {
 	b = t.imdsToken.appendJSON(b)
 	b = b[:len(b)-1]
-	for _, m := range [][2]string{{"object_id", t.ObjectID}, {"msi_res_id", t.MsiResourceID}, {"mi_res_id", t.MiResourceID}} {
+	for _, m := range [][2]string{{`,"object_id":`, t.ObjectID}, {`,"msi_res_id":`, t.MsiResourceID}, {`,"mi_res_id":`, t.MiResourceID}} {
 		if m[1] != "" {
-			b = append(b, ',')
-			b = quoted(b, m[0])
-			b = append(b, ':')
-			b = quoted(b, m[1])
+			b = text(b, m[0], m[1])
 		}
 	}
 	return append(b, '}')
 }
 
-func (t appServiceToken) appendJSON(b []byte) []byte {
-	return object(b, "access_token", t.AccessToken, "client_id", t.ClientID, "expires_in", t.ExpiresIn, "expires_on", t.ExpiresOn,
-		"resource", t.Resource, "token_type", t.TokenType)
+func (t *appServiceToken) appendJSON(b []byte) []byte {
+	b = text(append(b, '{'), `"access_token":`, t.AccessToken)
+	b = text(b, `,"client_id":`, t.ClientID)
+	b = number(b, `,"expires_in":`, t.ExpiresIn)
+	b = number(b, `,"expires_on":`, t.ExpiresOn)
+	b = text(b, `,"resource":`, t.Resource)
+	return append(text(b, `,"token_type":`, t.TokenType), '}')
 }
 
-// object appends an object with these names and values.
-func object(b []byte, members ...string) []byte {
-	b = append(b, '{')
-	for i := 0; i < len(members); i += 2 {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = quoted(b, members[i])
-		b = append(b, ':')
-		b = quoted(b, members[i+1])
-	}
-	return append(b, '}')
+// text appends a member that is a string; name is as JSON has it, with what is
+// around it.
+func text(b []byte, name, value string) []byte { return quoted(append(b, name...), value) }
+
+// number appends a member that is a number, in quotes.
+func number(b []byte, name string, value int64) []byte {
+	b = append(append(b, name...), '"')
+	return append(strconv.AppendInt(b, value, 10), '"')
 }
 
 // quoted appends s as a JSON string.
@@ -62,8 +66,8 @@ func quoted(b []byte, s string) []byte {
 	b = append(b, '"')
 	b = append(b, s...)
 	if !plainText(b[begin+1:]) {
-		text, _ := marshal(s) // a string always has some
-		return append(b[:begin], text...)
+		whole, _ := marshal(s) // a string always has some
+		return append(b[:begin], whole...)
 	}
 	return append(b, '"')
 }

@@ -1,6 +1,7 @@
 package metadata
 
 import (
+	"math"
 	"testing"
 )
 
@@ -8,10 +9,11 @@ import (
 // the byte.
 func TestAnswersAreTheirStructsJSON(t *testing.T) {
 	t.Parallel()
-	for _, s := range []string{"", "plain", `quo"te`, `back\slash`, "<&>", "tab\t", "line\u2028", "é", "\xff", "\x7f"} {
+	for i, s := range []string{"", "plain", `quo"te`, `back\slash`, "<&>", "tab\t", "line\u2028", "é", "\xff", "\x7f"} {
 		for _, body := range []answer{
-			imdsToken{s + "1", s + "2", s + "3", s + "4", s + "5", s + "6", s + "7", s + "8"},
-			appServiceToken{s + "1", s + "2", s + "3", s + "4", s + "5", s + "6"},
+			&imdsToken{s + "1", s + "2", int64(i), -1, math.MaxInt64, math.MinInt64, s + "7", s + "8"},
+			&appServiceToken{s + "1", s + "2", 1795471999, int64(i), s + "5", s + "6"},
+			&arcToken{imdsToken{s + "1", s + "2", 3, 4, 5, 6, s + "7", s + "8"}, s, s + "10", s + "11"},
 		} {
 			want, err := marshal(body)
 			if got := body.appendJSON(nil); err != nil || string(got) != string(want) {

@@ -4,14 +4,13 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
 
 	"github.com/innate-id/innate/internal/agent/door"
 	"github.com/innate-id/innate/internal/agent/tokens"
-	"github.com/innate-id/innate/internal/evidence"
-	"github.com/innate-id/innate/internal/fleetapi"
 	"github.com/innate-id/innate/internal/problem"
 )
 
@@ -40,9 +39,8 @@ type Event struct {
 	// Kind and Err say why not; empty with [OK].
 	Kind problem.Kind
 	Err  error
-	// Evidence is what is known of who asked, Placement what that made of them.
-	Evidence  evidence.Evidence
-	Placement string
+	// Caller is who asked, or what is known of them; nil where nothing is.
+	Caller *Caller
 	// Cache says where a token came from; empty where none was got.
 	Cache tokens.Source
 	Took  time.Duration
@@ -55,76 +53,56 @@ const (
 	linesAtOnce    = 200
 )
 
-type eventKey struct{}
+// dialect answers one request and notes in its event how.
+type dialect func(ev *Event, w http.ResponseWriter, r *http.Request)
 
-// observing is the context of a request with its event in it.
-type observing struct {
-	context.Context
-	event Event
-}
+// events are used again for request after request; nothing keeps them.
+var events = sync.Pool{New: func() any { return new(Event) }}
 
-func (o *observing) Value(key any) any {
-	if key == (eventKey{}) {
-		return &o.event
-	}
-	return o.Context.Value(key)
-}
-
-// observed makes a handler of dialect whose requests are events.
-func (a Agent) observed(dialect string, handler func(Agent) http.Handler) http.Handler {
+// observed makes a handler of a dialect, whose requests are events.
+func (a *Agent) observed(name string, answer dialect) http.Handler {
 	lines := rate.NewLimiter(linesPerSecond, linesAtOnce)
-	h := handler(a.noted())
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
-		ctx := &observing{r.Context(), Event{Dialect: dialect, Outcome: OK}}
-		ev := &ctx.event
-		h.ServeHTTP(w, r.WithContext(ctx))
+		ev := events.Get().(*Event)
+		*ev = Event{Dialect: name, Outcome: OK}
+		answer(ev, w, r)
 		ev.Took = time.Since(began)
 		if a.Observe != nil {
 			a.Observe(ev)
 		}
-		ev.log(ctx, a.Log, lines)
+		ev.log(r.Context(), a.Log, lines)
+		events.Put(ev)
 	})
 }
 
-// noted is the agent whose answers are noted in the request's event.
-func (a Agent) noted() Agent {
-	place, started, token := a.Place, a.Started, a.Token
-	seen := func(ctx context.Context, c Caller, err error) {
-		ev, ok := ctx.Value(eventKey{}).(*Event)
-		if !ok {
-			return
+// place finds who asks by the connection.
+func (a *Agent) place(r *http.Request, ev *Event) (*Caller, error) {
+	c, err := a.Place(r.Context())
+	return ev.noted(r, c, err)
+}
+
+// started finds who asks by a secret.
+func (a *Agent) started(r *http.Request, ev *Event, secret string) (*Caller, error) {
+	c, err := a.Started(r.Context(), secret)
+	return ev.noted(r, c, err)
+}
+
+// noted notes who asks.
+func (ev *Event) noted(r *http.Request, c *Caller, err error) (*Caller, error) {
+	if err != nil {
+		// Who was refused is known by the connection, or not at all.
+		if known, err := door.Caller(r.Context()); err == nil {
+			ev.Caller = &Caller{Evidence: known}
 		}
-		if ev.Evidence, ev.Placement = c.Evidence, c.Placement; err != nil {
-			// Who was refused is known by the connection, or not at all.
-			ev.Evidence, _ = door.Caller(ctx)
-		}
+		return nil, err
 	}
-	a.Place = func(ctx context.Context) (Caller, error) {
-		c, err := place(ctx)
-		seen(ctx, c, err)
-		return c, err
-	}
-	a.Started = func(ctx context.Context, secret string) (Caller, error) {
-		c, err := started(ctx, secret)
-		seen(ctx, c, err)
-		return c, err
-	}
-	a.Token = func(ctx context.Context, c Caller, q Query) (fleetapi.TokenResponse, error) {
-		if ev, ok := ctx.Value(eventKey{}).(*Event); ok {
-			q.From = &ev.Cache
-		}
-		return token(ctx, c, q)
-	}
-	return a
+	ev.Caller = c
+	return c, nil
 }
 
 // failed notes why a request was refused, and the id that its client was given.
-func (a *Agent) failed(r *http.Request, dialect, id string, p *problem.Error) {
-	ev, ok := r.Context().Value(eventKey{}).(*Event)
-	if !ok {
-		return
-	}
+func (ev *Event) failed(dialect, id string, p *problem.Error) {
 	ev.Dialect, ev.Request, ev.Kind, ev.Err = dialect, id, p.Kind, p
 	switch p.Kind {
 	case problem.Throttled:
@@ -146,11 +124,18 @@ func (ev *Event) log(ctx context.Context, log *slog.Logger, lines *rate.Limiter)
 	case ev.Outcome != OK:
 		level = slog.LevelInfo
 	}
-	if !log.Enabled(ctx, level) || level == slog.LevelInfo && !lines.Allow() {
-		return
+	if log.Enabled(ctx, level) && (level != slog.LevelInfo || lines.Allow()) {
+		ev.write(ctx, log, level)
 	}
-	attrs := []slog.Attr{slog.String("dialect", ev.Dialect), slog.String("outcome", string(ev.Outcome)), slog.String("caller", ev.Evidence.String()),
-		slog.String("placement", ev.Placement), slog.String("cache", string(ev.Cache)), slog.Duration("took", ev.Took)}
+}
+
+func (ev *Event) write(ctx context.Context, log *slog.Logger, level slog.Level) {
+	var who Caller
+	if ev.Caller != nil {
+		who = *ev.Caller
+	}
+	attrs := []slog.Attr{slog.String("dialect", ev.Dialect), slog.String("outcome", string(ev.Outcome)), slog.String("caller", who.Evidence.String()),
+		slog.String("placement", who.Placement), slog.String("cache", string(ev.Cache)), slog.Duration("took", ev.Took)}
 	if ev.Err != nil {
 		attrs = append(attrs, slog.String("request", ev.Request), slog.String("kind", string(ev.Kind)), slog.Any("err", ev.Err))
 	}

@@ -30,33 +30,31 @@ type imds struct {
 	// name is the dialect's, for the log.
 	name string
 	// token answers a request for a token.
-	token   func(w http.ResponseWriter, r *http.Request) (any, error)
+	token   func(ev *Event, w http.ResponseWriter, r *http.Request) (any, error)
 	queries queries
 }
 
 // IMDS returns the handler of an IMDS door.
 func IMDS(a Agent) http.Handler {
-	return a.observed("imds", func(a Agent) http.Handler {
-		d := &imds{Agent: a, name: "imds"}
-		d.token = d.imdsToken
-		return d
-	})
+	d := &imds{Agent: a, name: "imds"}
+	d.token = d.imdsToken
+	return d.observed(d.name, d.serve)
 }
 
-func (d *imds) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (d *imds) serve(ev *Event, w http.ResponseWriter, r *http.Request) {
 	w.Header()["Server"] = ofIMDS
 	id := begin(w)
 	path, err := path(r)
 	var body any
 	if err == nil {
-		body, err = d.answer(w, r, path)
+		body, err = d.answer(ev, w, r, path)
 	}
 	if err == nil {
 		write(w, http.StatusOK, body)
 		return
 	}
 	p := problem.Of(err)
-	d.failed(r, d.name, id, p)
+	ev.failed(d.name, id, p)
 	status, words := imdsWords(path, p)
 	refusal(w, r, status)
 	write(w, status, words)
@@ -72,7 +70,7 @@ const (
 	pathEvents   = "/metadata/scheduledevents"
 )
 
-func (d *imds) answer(w http.ResponseWriter, r *http.Request, path string) (any, error) {
+func (d *imds) answer(ev *Event, w http.ResponseWriter, r *http.Request, path string) (any, error) {
 	// An unknown path is 404 before anything else: clients probe for newer
 	// endpoints without the header and take 400 for a yes. So is the path of
 	// load balancers, of which there are none.
@@ -90,15 +88,15 @@ func (d *imds) answer(w http.ResponseWriter, r *http.Request, path string) (any,
 	}
 	switch document {
 	case pathToken:
-		return d.token(w, r)
+		return d.token(ev, w, r)
 	case pathInfo:
-		return d.info(r)
+		return d.info(ev, r)
 	case pathInstance:
-		return d.instance(r, below)
+		return d.instance(ev, r, below)
 	case pathAttested:
-		return d.attested(r)
+		return d.attested(ev, r)
 	case pathEvents:
-		return d.events(r)
+		return d.events(ev, r)
 	}
 	return imdsVersions{imdsKnown}, nil
 }
@@ -131,35 +129,35 @@ func marked(r *http.Request) error {
 type imdsToken struct {
 	AccessToken  string `json:"access_token"`
 	ClientID     string `json:"client_id"`
-	ExpiresIn    string `json:"expires_in"`
-	ExpiresOn    string `json:"expires_on"`
-	ExtExpiresIn string `json:"ext_expires_in"`
-	NotBefore    string `json:"not_before"`
+	ExpiresIn    int64  `json:"expires_in,string"`
+	ExpiresOn    int64  `json:"expires_on,string"`
+	ExtExpiresIn int64  `json:"ext_expires_in,string"`
+	NotBefore    int64  `json:"not_before,string"`
 	Resource     string `json:"resource"`
 	TokenType    string `json:"token_type"`
 }
 
-func (d *imds) imdsToken(_ http.ResponseWriter, r *http.Request) (any, error) {
+func (d *imds) imdsToken(ev *Event, _ http.ResponseWriter, r *http.Request) (any, error) {
 	q, err := d.queries.parse(r.URL.RawQuery, imdsVersion)
 	if err != nil {
 		return nil, err
 	}
-	c, err := d.Place(r.Context())
+	c, err := d.place(r, ev)
 	if err != nil {
 		return nil, err
 	}
-	tok, err := d.Agent.token(r.Context(), c, q)
+	tok, err := d.Agent.token(r.Context(), ev, c, q)
 	if err != nil {
 		return nil, err
 	}
 	return d.tokenBody(tok, q), nil
 }
 
-func (a *Agent) tokenBody(tok fleetapi.TokenResponse, q Query) imdsToken {
+func (a *Agent) tokenBody(tok *fleetapi.TokenResponse, q *Query) *imdsToken {
 	left := remaining(tok.Expires, a.Now())
-	return imdsToken{
+	return &imdsToken{
 		AccessToken: tok.AccessToken, ClientID: tok.ClientID,
-		ExpiresIn: left, ExpiresOn: unix(tok.Expires), ExtExpiresIn: left, NotBefore: unix(tok.NotBefore),
+		ExpiresIn: left, ExpiresOn: tok.Expires.Unix(), ExtExpiresIn: left, NotBefore: tok.NotBefore.Unix(),
 		Resource: q.Resource, TokenType: "Bearer",
 	}
 }

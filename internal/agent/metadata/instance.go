@@ -156,7 +156,7 @@ type properties struct {
 }
 
 // instance answers with the document, or with what is at below in it.
-func (d *imds) instance(r *http.Request, below string) (any, error) {
+func (d *imds) instance(ev *Event, r *http.Request, below string) (any, error) {
 	v, err := documentQuery(r.URL.RawQuery)
 	if err != nil {
 		return nil, err
@@ -169,7 +169,7 @@ func (d *imds) instance(r *http.Request, below string) (any, error) {
 	default:
 		return nil, problem.Errorf(problem.Invalid, "Query variable 'format' must be json or text")
 	}
-	c, err := d.Place(r.Context())
+	c, err := d.place(r, ev)
 	if err != nil {
 		return nil, err
 	}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/innate-id/innate/internal/agent/tokens"
 	"github.com/innate-id/innate/internal/evidence"
 	"github.com/innate-id/innate/internal/fleetapi"
 	"github.com/innate-id/innate/internal/problem"
@@ -42,17 +43,19 @@ type Caller struct {
 type Agent struct {
 	// Place finds who asks by the connection, which ctx carries. A refusal is
 	// [problem.CallerRefused] and is on record when Place returns.
-	Place func(ctx context.Context) (Caller, error)
+	Place func(ctx context.Context) (*Caller, error)
 	// Started finds who asks by the secret of a start;
 	// [problem.Unauthenticated] if there is no such start.
-	Started func(ctx context.Context, secret string) (Caller, error)
-	// Token returns a token for the caller.
-	Token func(ctx context.Context, c Caller, q Query) (fleetapi.TokenResponse, error)
+	Started func(ctx context.Context, secret string) (*Caller, error)
+	// Token returns a token for the caller, and where it came from. Whoever is
+	// asked may keep c and q and know them again; nobody changes them, nor the
+	// token.
+	Token func(ctx context.Context, c *Caller, q *Query) (*fleetapi.TokenResponse, tokens.Source, error)
 	// Instance returns what the caller's workload is.
-	Instance func(ctx context.Context, c Caller) (fleetapi.Instance, error)
+	Instance func(ctx context.Context, c *Caller) (fleetapi.Instance, error)
 	// Attest returns a signed statement of that, a PKCS #7 SignedData in DER.
 	// nonce may be empty.
-	Attest func(ctx context.Context, c Caller, nonce string) ([]byte, error)
+	Attest func(ctx context.Context, c *Caller, nonce string) ([]byte, error)
 	// Tenant returns the id of the tenant that the host is in.
 	Tenant func() string
 	// Interfaces are what the host knows of the network of whoever comes in by
@@ -60,7 +63,7 @@ type Agent struct {
 	Interfaces []Interface
 
 	// Observe is told of every request once it is answered; may be nil. It must
-	// not wait.
+	// not wait, and not keep the event.
 	Observe func(*Event)
 
 	Now func() time.Time
@@ -69,9 +72,9 @@ type Agent struct {
 
 // token asks for a token. That the workload itself is gone means, to the
 // workload, that it has no identity.
-func (a *Agent) token(ctx context.Context, c Caller, q Query) (fleetapi.TokenResponse, error) {
-	tok, err := a.Token(ctx, c, q)
-	if err == nil {
+func (a *Agent) token(ctx context.Context, ev *Event, c *Caller, q *Query) (*fleetapi.TokenResponse, error) {
+	tok, from, err := a.Token(ctx, c, q)
+	if ev.Cache = from; err == nil {
 		return tok, nil
 	}
 	switch p := problem.Of(err); p.Kind {
@@ -130,8 +133,14 @@ func write(w http.ResponseWriter, status int, body any) {
 	send(w, status, text)
 }
 
+// buffered is how much net/http keeps of an answer until it is whole, and then
+// says by itself, and for less, how long it is.
+const buffered = 2048
+
 func send(w http.ResponseWriter, status int, text []byte) {
-	w.Header()["Content-Length"] = []string{strconv.Itoa(len(text))}
+	if len(text) >= buffered {
+		w.Header()["Content-Length"] = []string{strconv.Itoa(len(text))}
+	}
 	w.WriteHeader(status)
 	// A client that went away is no fault of ours.
 	_, _ = w.Write(text)
@@ -150,9 +159,7 @@ func refusal(w http.ResponseWriter, r *http.Request, status int) {
 	}
 }
 
-func unix(t time.Time) string { return strconv.FormatInt(t.Unix(), 10) }
-
 // remaining is how many whole seconds are left, at least none.
-func remaining(expires, now time.Time) string {
-	return strconv.FormatInt(max(0, int64(expires.Sub(now)/time.Second)), 10)
+func remaining(expires, now time.Time) int64 {
+	return max(0, int64(expires.Sub(now)/time.Second))
 }

@@ -83,8 +83,8 @@ func TestVMExtensionIsWarnedOfOnceACaller(t *testing.T) {
 		return said.Write(p)
 	}), nil))
 	who := "1"
-	a.Place = func(context.Context) (metadata.Caller, error) {
-		return metadata.Caller{Workload: "/w", Evidence: evidence.Evidence{Door: "old", Selectors: []evidence.Selector{evidence.Selector("unix:uid:" + who)}}}, nil
+	a.Place = func(context.Context) (*metadata.Caller, error) {
+		return &metadata.Caller{Workload: "/w", Evidence: evidence.Evidence{Door: "old", Selectors: []evidence.Selector{evidence.Selector("unix:uid:" + who)}}}, nil
 	}
 	d := open(t, metadata.VMExtension(a))
 	for _, who = range []string{"1", "1", "2", "1", "2"} {
@@ -105,7 +105,7 @@ type writer func([]byte) (int, error)
 func (w writer) Write(p []byte) (int, error) { return w(p) }
 
 // arcDoor opens an Arc door whose callers are who says, and returns its keys' directory.
-func arcDoor(t *testing.T, who func() metadata.Caller) (*door.Door, *metadata.Keys, string) {
+func arcDoor(t *testing.T, who func() *metadata.Caller) (*door.Door, *metadata.Keys, string) {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "tokens")
 	keys, err := metadata.OpenKeys(dir)
@@ -114,12 +114,12 @@ func arcDoor(t *testing.T, who func() metadata.Caller) (*door.Door, *metadata.Ke
 	}
 	t.Cleanup(keys.Close)
 	a := documented(nil)
-	a.Place = func(context.Context) (metadata.Caller, error) { return who(), nil }
+	a.Place = func(context.Context) (*metadata.Caller, error) { return who(), nil }
 	return open(t, metadata.Arc(a, keys)), keys, dir
 }
 
-func user(uid int) metadata.Caller {
-	return metadata.Caller{Workload: "/w", Evidence: evidence.Evidence{Door: "arc", Selectors: []evidence.Selector{evidence.Selector(fmt.Sprint("unix:uid:", uid))}}}
+func user(uid int) *metadata.Caller {
+	return &metadata.Caller{Workload: "/w", Evidence: evidence.Evidence{Door: "arc", Selectors: []evidence.Selector{evidence.Selector(fmt.Sprint("unix:uid:", uid))}}}
 }
 
 const arcQuery = "?api-version=2020-06-01&resource=https://vault.azure.net"
@@ -154,7 +154,7 @@ func authorization(t *testing.T, path string) string {
 func TestArcGivesATokenToWhoReadsTheFile(t *testing.T) {
 	t.Parallel()
 	me := user(os.Getuid())
-	d, _, dir := arcDoor(t, func() metadata.Caller { return me })
+	d, _, dir := arcDoor(t, func() *metadata.Caller { return me })
 	path := challenged(t, d, dir)
 	info, err := os.Stat(path)
 	if err != nil || info.Mode() != 0o400 {
@@ -176,7 +176,7 @@ func TestArcEchoesTheIdentityAskedFor(t *testing.T) {
 	t.Parallel()
 	const id = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/u"
 	me := user(os.Getuid())
-	d, _, dir := arcDoor(t, func() metadata.Caller { return me })
+	d, _, dir := arcDoor(t, func() *metadata.Caller { return me })
 	for selector, want := range map[string]string{
 		"client_id=6f1e6a3c-0000-4000-8000-000000000002": `"client_id":"6f1e6a3c-0000-4000-8000-000000000002"`,
 		"object_id=6f1e6a3c-0000-4000-8000-000000000001": `"object_id":"6f1e6a3c-0000-4000-8000-000000000001"`,
@@ -194,7 +194,7 @@ func TestArcEchoesTheIdentityAskedFor(t *testing.T) {
 func TestArcKeyIsOneCallers(t *testing.T) {
 	t.Parallel()
 	caller := user(os.Getuid())
-	d, _, dir := arcDoor(t, func() metadata.Caller { return caller })
+	d, _, dir := arcDoor(t, func() *metadata.Caller { return caller })
 	key := authorization(t, challenged(t, d, dir))
 	caller = user(os.Getuid() + 1)
 	if resp, body := raw(t, d, arcGet(arcQuery, key)); resp.StatusCode != 401 || strings.Contains(body, "a.b.c") {
@@ -209,7 +209,7 @@ func TestArcKeyIsOneCallers(t *testing.T) {
 func TestArcKeyFileIsTheCallersUsers(t *testing.T) {
 	t.Parallel()
 	needRoot(t)
-	d, _, dir := arcDoor(t, func() metadata.Caller { return user(12345) })
+	d, _, dir := arcDoor(t, func() *metadata.Caller { return user(12345) })
 	info, err := os.Stat(challenged(t, d, dir))
 	if err != nil {
 		t.Fatal(err)
@@ -222,7 +222,7 @@ func TestArcKeyFileIsTheCallersUsers(t *testing.T) {
 func TestArcRefusals(t *testing.T) {
 	t.Parallel()
 	caller := user(os.Getuid())
-	d, keys, dir := arcDoor(t, func() metadata.Caller { return caller })
+	d, keys, dir := arcDoor(t, func() *metadata.Caller { return caller })
 	key := strings.TrimSuffix(strings.TrimPrefix(authorization(t, challenged(t, d, dir)), "Authorization: Basic "), "\r\n")
 	for name, lines := range map[string][]string{
 		"unknown key":   {"Authorization: Basic x\r\n"},
@@ -250,7 +250,7 @@ func TestArcRefusals(t *testing.T) {
 	if resp, body := raw(t, d, "GET /metadata/instance/compute/name?api-version=2020-06-01&format=text"+head+"\r\n"); resp.StatusCode != 200 || body != "web1" {
 		t.Errorf("instance = %d %s, want it without a challenge", resp.StatusCode, body)
 	}
-	caller = metadata.Caller{Workload: "/w"}
+	caller = &metadata.Caller{Workload: "/w"}
 	if resp, body := raw(t, d, arcGet(arcQuery)); resp.StatusCode != 403 || !strings.Contains(body, "user is not known") {
 		t.Errorf("a caller without user = %d %s, want 403", resp.StatusCode, body)
 	}
@@ -265,7 +265,7 @@ func TestArcRefusals(t *testing.T) {
 func TestArcKeysAreBounded(t *testing.T) {
 	t.Parallel()
 	caller := user(os.Getuid())
-	d, _, dir := arcDoor(t, func() metadata.Caller { return caller })
+	d, _, dir := arcDoor(t, func() *metadata.Caller { return caller })
 	refused := 0
 	for range 20 {
 		if resp, _ := raw(t, d, arcGet(arcQuery)); resp.StatusCode == http.StatusTooManyRequests {

@@ -22,19 +22,22 @@ const maxRemembered = 512
 
 var querySeed = maphash.MakeSeed()
 
-// parse is [ParseQuery]. What does not read is read again each time.
-func (m *queries) parse(raw string, version func(string) error) (Query, error) {
+// parse is [ParseQuery]. What does not read is read again each time. The query
+// is shared, and nobody's to change.
+func (m *queries) parse(raw string, version func(string) error) (*Query, error) {
 	if len(raw) > maxRemembered {
-		return ParseQuery(raw, version)
+		q, err := ParseQuery(raw, version)
+		return &q, err
 	}
 	at := &m[maphash.String(querySeed, raw)%uint64(len(m))]
 	if a := at.Load(); a != nil && a.raw == raw {
-		return a.query, nil
+		return &a.query, nil
 	}
 	raw = strings.Clone(raw) // it is a part of the request's head
 	q, err := ParseQuery(raw, version)
+	a := &parsed{raw, q}
 	if err == nil {
-		at.Store(&parsed{raw, q})
+		at.Store(a)
 	}
-	return q, err
+	return &a.query, err
 }

@@ -20,7 +20,7 @@ func TestQueriesReadAsAlways(t *testing.T) {
 		for _, raw := range all {
 			want, wantErr := ParseQuery(raw, imdsVersion)
 			got, err := m.parse(raw, imdsVersion)
-			if got != want || problem.Of(err).Detail != problem.Of(wantErr).Detail {
+			if *got != want || problem.Of(err).Detail != problem.Of(wantErr).Detail {
 				t.Fatalf("parse(%q) = %+v, %v, want %+v, %v", raw, got, err, want, wantErr)
 			}
 		}

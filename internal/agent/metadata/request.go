@@ -11,7 +11,6 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/innate-id/innate/internal/agent/tokens"
 	"github.com/innate-id/innate/internal/problem"
 	"github.com/innate-id/innate/internal/resource"
 )
@@ -33,8 +32,6 @@ type Query struct {
 	// RefreshSHA256 is the hex digest of a token that the client wants no
 	// more; empty for none.
 	RefreshSHA256 string
-	// From is told where the token came from; may be nil.
-	From *tokens.Source
 }
 
 // The identity of a request may be named in any of these words, in any

@@ -41,19 +41,20 @@ type vmExtension struct {
 
 // VMExtension returns the handler of a VM extension's door.
 func VMExtension(a Agent) http.Handler {
-	return a.observed("vmextension", func(a Agent) http.Handler { return &vmExtension{Agent: a, warned: map[string]bool{}} })
+	d := &vmExtension{Agent: a, warned: map[string]bool{}}
+	return d.observed("vmextension", d.serve)
 }
 
-func (d *vmExtension) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (d *vmExtension) serve(ev *Event, w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Deprecation", fmt.Sprintf("@%d", deprecatedSince.Unix()))
 	id := begin(w)
-	body, err := d.answer(w, r)
+	body, err := d.answer(ev, w, r)
 	if err == nil {
 		write(w, http.StatusOK, body)
 		return
 	}
 	p := problem.Of(err)
-	d.failed(r, "vmextension", id, p)
+	ev.failed("vmextension", id, p)
 	status, words := imdsError(p)
 	refusal(w, r, status)
 	if status == http.StatusMethodNotAllowed {
@@ -62,7 +63,7 @@ func (d *vmExtension) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	write(w, status, words)
 }
 
-func (d *vmExtension) answer(w http.ResponseWriter, r *http.Request) (any, error) {
+func (d *vmExtension) answer(ev *Event, w http.ResponseWriter, r *http.Request) (any, error) {
 	path, err := path(r)
 	if err != nil {
 		return nil, err
@@ -83,12 +84,12 @@ func (d *vmExtension) answer(w http.ResponseWriter, r *http.Request) (any, error
 	if err != nil {
 		return nil, err
 	}
-	c, err := d.Place(r.Context())
+	c, err := d.place(r, ev)
 	if err != nil {
 		return nil, err
 	}
 	d.warn(r, c)
-	tok, err := d.token(r.Context(), c, q)
+	tok, err := d.token(r.Context(), ev, c, q)
 	if err != nil {
 		return nil, err
 	}
@@ -96,23 +97,23 @@ func (d *vmExtension) answer(w http.ResponseWriter, r *http.Request) (any, error
 }
 
 // formQuery reads what is asked for from the query and the body together.
-func formQuery(w http.ResponseWriter, r *http.Request) (Query, error) {
+func formQuery(w http.ResponseWriter, r *http.Request) (*Query, error) {
 	all, err := values(r.URL.RawQuery)
 	if err != nil {
-		return Query{}, err
+		return nil, err
 	}
 	form, err := form(w, r)
 	if err != nil {
-		return Query{}, err
+		return nil, err
 	}
 	for _, k := range slices.Sorted(maps.Keys(form)) {
 		all[k] = append(all[k], form[k]...)
 	}
 	if err := once(all); err != nil {
-		return Query{}, err
+		return nil, err
 	}
 	var q Query
-	return q, q.read(all)
+	return &q, q.read(all)
 }
 
 // form reads a POST's body. One of no stated length is refused: two readers
@@ -141,7 +142,7 @@ func form(w http.ResponseWriter, r *http.Request) (url.Values, error) {
 const maxForm = 8 << 10
 
 // warn says once for each caller that it uses something old.
-func (d *vmExtension) warn(r *http.Request, c Caller) {
+func (d *vmExtension) warn(r *http.Request, c *Caller) {
 	who := c.Evidence.String()
 	d.mu.Lock()
 	told := d.warned[who] || len(d.warned) >= maxWarned

@@ -148,8 +148,12 @@ func (m *Metrics) Observe(ev *metadata.Event) {
 	}
 	c.Inc()
 	m.seconds[ev.Cache].Observe(ev.Took.Seconds())
-	if g := ev.Evidence.Grade; g >= 0 && int(g) < len(m.grades) {
-		m.grades[g].Inc()
+	grade := evidence.GradeNone
+	if ev.Caller != nil {
+		grade = ev.Caller.Evidence.Grade
+	}
+	if grade >= 0 && int(grade) < len(m.grades) {
+		m.grades[grade].Inc()
 	}
 }
 

@@ -39,7 +39,7 @@ func TestLabelsAreBounded(t *testing.T) {
 	m := metrics.New(facts())
 	before := strings.Count(page(t, m), "\ninnate_agent_")
 	for _, dialect := range []string{"a", "b", strings.Repeat("c", 1000)} {
-		m.Observe(&metadata.Event{Dialect: dialect, Outcome: metadata.OK, Evidence: evidence.Evidence{Grade: 99}})
+		m.Observe(&metadata.Event{Dialect: dialect, Outcome: metadata.OK, Caller: &metadata.Caller{Evidence: evidence.Evidence{Grade: 99}}})
 	}
 	after := page(t, m)
 	if got := strings.Count(after, "\ninnate_agent_"); got != before {
@@ -58,7 +58,7 @@ func TestLabelsAreBounded(t *testing.T) {
 
 func BenchmarkObserve(b *testing.B) {
 	m := metrics.New(facts())
-	ev := &metadata.Event{Dialect: "imds", Outcome: metadata.OK, Cache: tokens.Hit, Took: 20 * time.Microsecond, Evidence: evidence.Evidence{Grade: evidence.GradeKernel}}
+	ev := &metadata.Event{Dialect: "imds", Outcome: metadata.OK, Cache: tokens.Hit, Took: 20 * time.Microsecond, Caller: &metadata.Caller{Evidence: evidence.Evidence{Grade: evidence.GradeKernel}}}
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {

@@ -20,8 +20,9 @@ func BenchmarkGet(b *testing.B) {
 	defer c.Close()
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
+		again := req
 		for pb.Next() {
-			if _, err := c.Get(b.Context(), req); err != nil {
+			if _, _, err := c.Get(b.Context(), &again); err != nil {
 				b.Error(err)
 				return
 			}

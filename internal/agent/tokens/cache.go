@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/singleflight"
@@ -49,7 +50,9 @@ const (
 )
 
 // Request asks for a token for a workload. What comes first is the key under
-// which the token is kept.
+// which the token is kept. Who asks the same again does so with the same
+// Request, unchanged: its token is then found without a search. It is for one
+// caller at a time.
 type Request struct {
 	Workload, Placement, Audience string
 	// At most one of these names the identity.
@@ -67,16 +70,18 @@ type Request struct {
 	// Confirm is asked before a token is given away, and before that is on
 	// record: an error is the answer instead. would is why rules in audit mode
 	// would have refused it. May be nil.
-	Confirm func(fleetapi.TokenResponse) (would string, err error)
-	// From is told where the answer came from; may be nil.
-	From *Source
+	Confirm func(context.Context, *fleetapi.TokenResponse) (would string, err error)
+
+	// held is what was found last; guarded by the cache's mu. It counts while
+	// it is not gone.
+	held *entry
 }
 
-func (r Request) confirm(tok fleetapi.TokenResponse) (would string, err error) {
+func (r *Request) confirm(ctx context.Context, tok *fleetapi.TokenResponse) (would string, err error) {
 	if r.Confirm == nil {
 		return "", nil
 	}
-	return r.Confirm(tok)
+	return r.Confirm(ctx, tok)
 }
 
 // cacheKey is what tells tokens apart. The workload and the placement are as the
@@ -89,7 +94,7 @@ type cacheKey struct {
 	caller                         string
 }
 
-func (r Request) key() cacheKey {
+func (r *Request) key() cacheKey {
 	return cacheKey{r.Workload, r.Placement, r.Audience,
 		strings.ToLower(r.ClientID), strings.ToLower(r.ObjectID), strings.ToLower(r.ResourceID), r.Caller}
 }
@@ -97,13 +102,13 @@ func (r Request) key() cacheKey {
 // flight names the question. No part can hold a zero byte, so that nobody can
 // choose one part to look like two. The answer to an older question is not a
 // new token, nor one that is not the one named by its hash.
-func (r Request) flight() string {
+func (r *Request) flight() string {
 	k := r.key()
 	return strings.Join([]string{k.workload, k.placement, k.audience, k.clientID, k.objectID, k.resourceID, k.caller,
 		strconv.FormatBool(r.BypassCache), r.RefreshSHA256}, "\x00")
 }
 
-func (r Request) wire() fleetapi.TokenRequest {
+func (r *Request) wire() fleetapi.TokenRequest {
 	return fleetapi.TokenRequest{Workload: r.Workload, Placement: r.Placement, Audience: r.Audience,
 		ClientID: r.ClientID, ObjectID: r.ObjectID, ResourceID: r.ResourceID, Caller: r.Caller, Evidence: Wire(r.Evidence)}
 }
@@ -125,7 +130,7 @@ type Config struct {
 	// Fresh reports whether the change stream was heard from within the bound.
 	Fresh func() bool
 	// Record puts an answer from memory on record; without that, no answer.
-	Record func(fleetapi.Served) error
+	Record func(*Answer, time.Time) error
 	// ServeStale gives an unexpired token when the control plane cannot be
 	// asked; else the answer is that it cannot.
 	ServeStale bool
@@ -143,7 +148,7 @@ type Cache struct {
 	flights singleflight.Group
 
 	mu      sync.Mutex // guards what follows
-	entries map[cacheKey]*list.Element
+	entries map[cacheKey]*entry
 	lru     *list.List // of *entry, used last in front
 	// recent are the latest changes: an answer from before one of them that
 	// it concerns is not to be used. Changes up to horizon are not in it any
@@ -156,9 +161,12 @@ type Cache struct {
 type entry struct {
 	key       cacheKey
 	req       Request
-	tok       fleetapi.TokenResponse
-	sha       string // hex SHA-256 of the token
+	tok       *fleetapi.TokenResponse // never changes
+	sha       string                  // hex SHA-256 of the token
 	refreshAt time.Time
+	at        *list.Element // nil when it is gone
+	// answer is the latest that was given of it.
+	answer atomic.Pointer[Answer]
 }
 
 // New returns an empty cache.
@@ -167,31 +175,34 @@ func New(cfg Config) *Cache {
 		cfg.Size = DefaultSize
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Cache{cfg: cfg, ctx: ctx, cancel: cancel, entries: map[cacheKey]*list.Element{}, lru: list.New()}
+	return &Cache{cfg: cfg, ctx: ctx, cancel: cancel, entries: map[cacheKey]*entry{}, lru: list.New()}
 }
 
 // Close ends what is under way.
 func (c *Cache) Close() { c.cancel() }
 
-// Get returns a token for req, from memory while that is known to be good.
-func (c *Cache) Get(ctx context.Context, req Request) (fleetapi.TokenResponse, error) {
-	key := req.key()
+// Get returns a token for req, from memory while that is known to be good, and
+// where it came from. The token is not the caller's to change.
+func (c *Cache) Get(ctx context.Context, req *Request) (*fleetapi.TokenResponse, Source, error) {
 	// Freshness first: a change heard between the two questions then still
 	// finds the entry gone.
 	if !req.BypassCache && c.cfg.Fresh() {
-		if tok, due, ok := c.fresh(key, req); ok {
+		now := c.cfg.Now()
+		if e, due := c.fresh(req, now); e != nil {
 			if due {
-				go c.refreshAhead(req)
+				go c.refreshAhead(req.copy())
 			}
-			req.from(Hit)
-			return c.remembered(tok, req, false)
+			return c.remembered(ctx, now, e, e.tok, req, Hit)
 		}
 	}
-	if tok, ok := c.whileDown(key, req); ok {
-		req.from(Stale)
-		return c.remembered(tok, req, true)
+	if e := c.whileDown(req); e != nil {
+		return c.remembered(ctx, c.cfg.Now(), e, e.tok, req, Stale)
 	}
-	req.from(Miss)
+	return c.fromPlane(ctx, req)
+}
+
+// fromPlane asks the control plane.
+func (c *Cache) fromPlane(ctx context.Context, req *Request) (*fleetapi.TokenResponse, Source, error) {
 	tok, led, err := c.ask(ctx, req)
 	if err != nil && !led && Definite(err) {
 		// The question was asked before ours: what was refused then may have
@@ -200,19 +211,25 @@ func (c *Cache) Get(ctx context.Context, req Request) (fleetapi.TokenResponse, e
 	}
 	switch {
 	case err == nil && led: // the control plane has it on record
-		if _, err := req.confirm(tok); err != nil {
-			return fleetapi.TokenResponse{}, err
+		if _, err := req.confirm(ctx, tok); err != nil {
+			return nil, Miss, err
 		}
-		return tok, nil
+		return tok, Miss, nil
 	case err == nil:
-		return c.remembered(tok, req, false)
+		return c.remembered(ctx, c.cfg.Now(), nil, tok, req, Miss)
 	case problem.Is(err, problem.Unavailable) && c.cfg.ServeStale && !req.BypassCache:
-		if tok, ok := c.lookup(key, req); ok {
-			req.from(Stale)
-			return c.remembered(tok, req, true)
+		if e := c.lookup(req); e != nil {
+			return c.remembered(ctx, c.cfg.Now(), e, e.tok, req, Stale)
 		}
 	}
-	return fleetapi.TokenResponse{}, err
+	return nil, Miss, err
+}
+
+// copy is the request for who goes on after its caller was answered.
+func (r *Request) copy() *Request {
+	r2 := *r
+	r2.Confirm, r2.held = nil, nil
+	return &r2
 }
 
 // Definite reports whether err is the control plane's decision, and not only
@@ -226,106 +243,119 @@ func Definite(err error) bool {
 }
 
 // remembered puts an answer that the control plane does not know of on record.
-func (c *Cache) remembered(tok fleetapi.TokenResponse, req Request, stale bool) (fleetapi.TokenResponse, error) {
-	would, err := req.confirm(tok)
+// The token is e's, or, where e is nil, one that another caller's question got.
+func (c *Cache) remembered(ctx context.Context, at time.Time, e *entry, tok *fleetapi.TokenResponse, req *Request, from Source) (*fleetapi.TokenResponse, Source, error) {
+	would, err := req.confirm(ctx, tok)
 	if err != nil {
-		return fleetapi.TokenResponse{}, err
+		return nil, from, err
 	}
-	err = c.cfg.Record(fleetapi.Served{At: c.cfg.Now().UTC(), Count: 1, Workload: req.Workload, Principal: tok.Principal,
-		Audience: req.Audience, TokenID: tok.TokenID, Caller: req.Caller, Stale: stale, Would: would})
-	if err != nil {
-		return fleetapi.TokenResponse{}, err
+	if err := c.cfg.Record(e.answered(req, tok, from == Stale, would), at); err != nil {
+		return nil, from, err
 	}
-	if stale {
+	if from == Stale {
 		c.cfg.Log.Warn("token served without asking: the control plane cannot be reached",
 			"workload", req.Workload, "audience", req.Audience, "token", tok.TokenID, "expires", tok.Expires)
 	}
-	return tok, nil
+	return tok, from, nil
+}
+
+// answered is an answer for the record. All of it but stale and would is in an
+// entry's key or its token, so that the entry's latest is the same one if those
+// are.
+func (e *entry) answered(req *Request, tok *fleetapi.TokenResponse, stale bool, would string) *Answer {
+	if e != nil {
+		if a := e.answer.Load(); a != nil && a.Served.Stale == stale && a.Served.Would == would {
+			return a
+		}
+	}
+	a := &Answer{Served: fleetapi.Served{Workload: req.Workload, Principal: tok.Principal,
+		Audience: req.Audience, TokenID: tok.TokenID, Caller: req.Caller, Stale: stale, Would: would}}
+	if e != nil {
+		e.answer.Store(a)
+	}
+	return a
 }
 
 // fresh is lookup where nothing can have changed. due says that the caller is
 // the one to ask for the next token in the background: it is time.
-func (c *Cache) fresh(key cacheKey, req Request) (tok fleetapi.TokenResponse, due, ok bool) {
+func (c *Cache) fresh(req *Request, now time.Time) (e *entry, due bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := c.cfg.Now()
-	e := c.lookupLocked(key, req, now)
-	if e == nil {
-		return fleetapi.TokenResponse{}, false, false
+	if e = c.lookupLocked(req, now); e == nil {
+		return nil, false
 	}
 	if due = !now.Before(e.refreshAt); due {
 		e.refreshAt = now.Add(retryRefresh + rand.N(retryRefresh/10))
 	}
-	return e.tok, due, true
+	return e, due
 }
 
-// lookup returns the token under key if it may still be given away.
-func (c *Cache) lookup(key cacheKey, req Request) (fleetapi.TokenResponse, bool) {
+// lookup returns the entry of req if its token may still be given away.
+func (c *Cache) lookup(req *Request) *entry {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	e := c.lookupLocked(key, req, c.cfg.Now())
-	if e == nil {
-		return fleetapi.TokenResponse{}, false
-	}
-	return e.tok, true
+	return c.lookupLocked(req, c.cfg.Now())
 }
 
-func (c *Cache) lookupLocked(key cacheKey, req Request, now time.Time) *entry {
-	el := c.entries[key]
-	if el == nil {
-		return nil
+func (c *Cache) lookupLocked(req *Request, now time.Time) *entry {
+	e := req.held
+	if e == nil || e.at == nil {
+		if e = c.entries[req.key()]; e == nil {
+			return nil
+		}
+		req.held = e
 	}
-	e := el.Value.(*entry)
 	if e.tok.Expires.Sub(now) < minLife {
-		c.remove(el)
+		c.remove(e)
 		return nil
 	}
 	if req.RefreshSHA256 != "" && req.RefreshSHA256 == e.sha {
 		return nil
 	}
-	c.lru.MoveToFront(el)
+	c.lru.MoveToFront(e.at)
 	return e
 }
 
 // whileDown answers from memory while the control plane is known to be away.
-func (c *Cache) whileDown(key cacheKey, req Request) (fleetapi.TokenResponse, bool) {
+func (c *Cache) whileDown(req *Request) *entry {
 	if !c.cfg.ServeStale || req.BypassCache {
-		return fleetapi.TokenResponse{}, false
+		return nil
 	}
 	c.mu.Lock()
 	down := time.Now().Before(c.downUntil)
 	c.mu.Unlock()
 	if !down {
-		return fleetapi.TokenResponse{}, false
+		return nil
 	}
-	return c.lookup(key, req)
+	return c.lookup(req)
 }
 
 // ask asks the control plane, together with whoever asks the same just now.
 // led says that the question was this caller's own. A caller that goes away
 // leaves the flight to the others.
-func (c *Cache) ask(ctx context.Context, req Request) (tok fleetapi.TokenResponse, led bool, err error) {
+func (c *Cache) ask(ctx context.Context, req *Request) (tok *fleetapi.TokenResponse, led bool, err error) {
 	var mine bool // written by the flight, read after it
-	ch := c.flights.DoChan(req.flight(), func() (any, error) {
+	lasting := req.copy()
+	ch := c.flights.DoChan(lasting.flight(), func() (any, error) {
 		mine = true
-		return c.fetch(req.key(), req)
+		return c.fetch(lasting)
 	})
 	select {
 	case <-ctx.Done():
-		return fleetapi.TokenResponse{}, false, &problem.Error{Kind: problem.Unavailable, Detail: "the request ended before the control plane answered", Err: ctx.Err()}
+		return nil, false, &problem.Error{Kind: problem.Unavailable, Detail: "the request ended before the control plane answered", Err: ctx.Err()}
 	case res := <-ch:
 		if res.Err != nil {
-			return fleetapi.TokenResponse{}, mine, res.Err
+			return nil, mine, res.Err
 		}
-		return res.Val.(fleetapi.TokenResponse), mine, nil
+		return res.Val.(*fleetapi.TokenResponse), mine, nil
 	}
 }
 
 // fetch is one flight: ask, and ask once more if a right was taken away while
 // the answer was on its way.
-func (c *Cache) fetch(key cacheKey, req Request) (any, error) {
+func (c *Cache) fetch(req *Request) (any, error) {
 	timeout := fetchTimeout
-	if _, ok := c.lookup(key, req); ok && c.cfg.ServeStale {
+	if c.lookup(req) != nil && c.cfg.ServeStale {
 		timeout = fallbackTimeout
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, timeout)
@@ -333,14 +363,14 @@ func (c *Cache) fetch(key cacheKey, req Request) (any, error) {
 	for range 2 {
 		tok, err := c.cfg.Fetch(ctx, req.wire())
 		if err != nil {
-			c.failed(key, err)
+			c.failed(req.key(), err)
 			return nil, err
 		}
 		if tok.Expires.Sub(c.cfg.Now()) < minLife {
 			return nil, problem.Errorf(problem.Unavailable, "the control plane gave a token with less than %v left; are the clocks of both right?", minLife)
 		}
-		if c.keep(key, req, tok) {
-			return tok, nil
+		if c.keep(req, &tok) {
+			return &tok, nil
 		}
 	}
 	return nil, problem.Errorf(problem.Unavailable, "rights changed while the token was made; ask again")
@@ -351,8 +381,8 @@ func (c *Cache) fetch(key cacheKey, req Request) (any, error) {
 func (c *Cache) failed(key cacheKey, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if el := c.entries[key]; el != nil && Definite(err) {
-		c.remove(el)
+	if e := c.entries[key]; e != nil && Definite(err) {
+		c.remove(e)
 	}
 	if problem.Is(err, problem.Unavailable) {
 		c.downUntil = time.Now().Add(downFor)
@@ -361,29 +391,34 @@ func (c *Cache) failed(key cacheKey, err error) {
 
 // keep caches tok. It reports false, and keeps nothing, if a change that
 // concerns tok came after it was made.
-func (c *Cache) keep(key cacheKey, req Request, tok fleetapi.TokenResponse) bool {
+func (c *Cache) keep(req *Request, tok *fleetapi.TokenResponse) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.downUntil = time.Time{}
-	if el := c.entries[key]; el != nil {
-		c.remove(el)
+	key := req.key()
+	if e := c.entries[key]; e != nil {
+		c.remove(e)
 	}
 	sum := sha256.Sum256([]byte(tok.AccessToken))
-	req.Evidence, req.Confirm = evidence.Evidence{}, nil // one caller's, and the token is kept for all alike
-	e := &entry{key: key, req: req, tok: tok, sha: hex.EncodeToString(sum[:]), refreshAt: refreshAt(c.cfg.Now(), tok.Expires)}
+	alike := req.copy()
+	alike.Evidence = evidence.Evidence{} // one caller's, and the token is kept for all alike
+	e := &entry{key: key, req: *alike, tok: tok, sha: hex.EncodeToString(sum[:]), refreshAt: refreshAt(c.cfg.Now(), tok.Expires)}
 	if c.overtaken(e) {
 		return false
 	}
-	c.entries[key] = c.lru.PushFront(e)
+	e.at = c.lru.PushFront(e)
+	c.entries[key] = e
 	for c.lru.Len() > c.cfg.Size {
-		c.remove(c.lru.Back())
+		c.remove(c.lru.Back().Value.(*entry))
 	}
 	return true
 }
 
-func (c *Cache) remove(el *list.Element) {
-	delete(c.entries, el.Value.(*entry).key)
-	c.lru.Remove(el)
+// remove forgets e, also for requests that hold it.
+func (c *Cache) remove(e *entry) {
+	delete(c.entries, e.key)
+	c.lru.Remove(e.at)
+	e.at = nil
 }
 
 // refreshAt is when a token that ends at expires is asked for anew: a long one
@@ -400,7 +435,7 @@ func refreshAt(now, expires time.Time) time.Time {
 
 // refreshAhead asks for a new token before the one in memory ends. That one
 // stays good if this fails; a refusal takes it away.
-func (c *Cache) refreshAhead(req Request) {
+func (c *Cache) refreshAhead(req *Request) {
 	if _, _, err := c.ask(c.ctx, req); err != nil {
 		c.cfg.Log.Info("token not refreshed ahead", "workload", req.Workload, "audience", req.Audience, "err", err)
 	}

@@ -71,11 +71,11 @@ func (p *plane) cache(t *testing.T, change ...func(*tokens.Config)) *tokens.Cach
 			defer p.mu.Unlock()
 			return !p.stale
 		},
-		Record: func(s fleetapi.Served) error {
+		Record: func(a *tokens.Answer, _ time.Time) error {
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			if p.recorded == nil {
-				p.served = append(p.served, s)
+				p.served = append(p.served, a.Served)
 			}
 			return p.recorded
 		},
@@ -90,17 +90,27 @@ func (p *plane) cache(t *testing.T, change ...func(*tokens.Config)) *tokens.Cach
 
 func get(t *testing.T, c *tokens.Cache, r tokens.Request, want string) {
 	t.Helper()
-	tok, err := c.Get(t.Context(), r)
+	getAgain(t, c, &r, want)
+}
+
+func getAgain(t *testing.T, c *tokens.Cache, r *tokens.Request, want string) {
+	t.Helper()
+	tok, _, err := c.Get(t.Context(), r)
 	if err != nil || tok.AccessToken != want {
-		t.Fatalf("Get = %q, %v; want %q", tok.AccessToken, err, want)
+		t.Fatalf("Get = %v, %v; want %q", tok, err, want)
 	}
 }
 
 func refuse(t *testing.T, c *tokens.Cache, r tokens.Request, want problem.Kind) {
 	t.Helper()
-	tok, err := c.Get(t.Context(), r)
-	if !problem.Is(err, want) || tok.AccessToken != "" {
-		t.Fatalf("Get = %q, %v; want a problem of kind %s", tok.AccessToken, err, want)
+	refuseAgain(t, c, &r, want)
+}
+
+func refuseAgain(t *testing.T, c *tokens.Cache, r *tokens.Request, want problem.Kind) {
+	t.Helper()
+	tok, _, err := c.Get(t.Context(), r)
+	if !problem.Is(err, want) || tok != nil {
+		t.Fatalf("Get = %v, %v; want a problem of kind %s", tok, err, want)
 	}
 }
 
@@ -320,10 +330,11 @@ func TestCallerThatGoesAwayLeavesTheFlight(t *testing.T) {
 		c := p.cache(t)
 		impatient, cancel := context.WithCancel(t.Context())
 		var first error
-		var second fleetapi.TokenResponse
-		go func() { _, first = c.Get(impatient, req) }()
+		var second *fleetapi.TokenResponse
+		one, two := req, req
+		go func() { _, _, first = c.Get(impatient, &one) }()
 		synctest.Wait()
-		go func() { second, _ = c.Get(t.Context(), req) }()
+		go func() { second, _, _ = c.Get(t.Context(), &two) }()
 		synctest.Wait()
 		cancel()
 		synctest.Wait()
@@ -332,8 +343,8 @@ func TestCallerThatGoesAwayLeavesTheFlight(t *testing.T) {
 		}
 		close(land)
 		synctest.Wait()
-		if second.AccessToken != "token-1" || p.fetched != 1 {
-			t.Errorf("the other caller got %q after %d fetches, want token-1 after 1", second.AccessToken, p.fetched)
+		if second == nil || second.AccessToken != "token-1" || p.fetched != 1 {
+			t.Errorf("the other caller got %v after %d fetches, want token-1 after 1", second, p.fetched)
 		}
 		if len(p.served) != 1 {
 			t.Errorf("%d answers on record, want 1: the control plane knows only of the first caller's", len(p.served))
@@ -355,10 +366,11 @@ func TestRefusalOfAnOlderQuestionIsNotOurs(t *testing.T) {
 		}
 		c := p.cache(t)
 		var first, second error
-		go func() { _, first = c.Get(t.Context(), req) }()
+		one, two := req, req
+		go func() { _, _, first = c.Get(t.Context(), &one) }()
 		synctest.Wait()
 		p.set(func() { p.err = nil }) // the identity is made, and then we ask
-		go func() { _, second = c.Get(t.Context(), req) }()
+		go func() { _, _, second = c.Get(t.Context(), &two) }()
 		synctest.Wait()
 		close(land)
 		synctest.Wait()
@@ -421,9 +433,10 @@ func TestParallelGetsNeverSeeDroppedTokens(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 200 {
 		wg.Go(func() {
+			mine := req
 			for range 20 {
 				floor := heard.Load()
-				tok, err := c.Get(t.Context(), req)
+				tok, _, err := c.Get(t.Context(), &mine)
 				if err != nil && !problem.Is(err, problem.Unavailable) {
 					t.Errorf("Get = %v", err)
 				}
@@ -435,4 +448,56 @@ func TestParallelGetsNeverSeeDroppedTokens(t *testing.T) {
 	}
 	wg.Wait()
 	<-done
+}
+
+// Who asks with one request again and again is answered without a search, and
+// never with what is gone.
+func TestRequestUsedAgainDoesNotHoldOn(t *testing.T) {
+	t.Parallel()
+	none := problem.Errorf(problem.IdentityNotFound, "none")
+	for name, tt := range map[string]struct {
+		lose func(context.Context, *plane, *tokens.Cache)
+		want problem.Kind // "" where the next token is given
+	}{
+		"its workload changed": {func(_ context.Context, _ *plane, c *tokens.Cache) {
+			c.Drop(fleetapi.Change{Revision: 9, Resources: []string{workload}})
+		}, ""},
+		"its principal changed": {func(_ context.Context, _ *plane, c *tokens.Cache) {
+			c.Drop(fleetapi.Change{Revision: 9, Principals: []string{"principal-1"}})
+		}, ""},
+		"all changed":           {func(_ context.Context, _ *plane, c *tokens.Cache) { c.Drop(fleetapi.Change{Revision: 9, All: true}) }, ""},
+		"it ended":              {func(context.Context, *plane, *tokens.Cache) { time.Sleep(24 * time.Hour) }, ""},
+		"others asked for more": {func(context.Context, *plane, *tokens.Cache) {}, ""},
+		"the control plane said no to another": {func(ctx context.Context, p *plane, c *tokens.Cache) {
+			p.err = none
+			bypass := req
+			bypass.BypassCache = true
+			_, _, _ = c.Get(ctx, &bypass)
+		}, problem.IdentityNotFound},
+		"it was refused since": {func(_ context.Context, p *plane, c *tokens.Cache) {
+			p.err = none
+			c.Drop(fleetapi.Change{Revision: 9, All: true})
+		}, problem.IdentityNotFound},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := &plane{revision: 1}
+				c := p.cache(t, func(cfg *tokens.Config) { cfg.Size = 1 })
+				defer c.Close()
+				again := req
+				getAgain(t, c, &again, "token-1")
+				getAgain(t, c, &again, "token-1")
+				p.revision = 10
+				if tt.lose(t.Context(), p, c); name == "others asked for more" {
+					other := req
+					other.Audience = "b"
+					get(t, c, other, "token-2")
+				}
+				tok, _, err := c.Get(t.Context(), &again)
+				if tt.want == "" && (err != nil || tok.AccessToken == "token-1") || tt.want != "" && !problem.Is(err, tt.want) {
+					t.Errorf("the request used again = %v, %v", tok, err)
+				}
+			})
+		})
+	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/innate-id/innate/internal/agent/tokens"
 	"github.com/innate-id/innate/internal/fleetapi"
 	"github.com/innate-id/innate/internal/problem"
 )
@@ -51,7 +52,7 @@ func TestFullDiskRefusesNewCallers(t *testing.T) {
 	var on []string
 	for n := 0; full == nil && n < 10000; n++ {
 		who := fmt.Sprintf("caller-%d", n)
-		if full = j.Served(fleetapi.Served{At: at, Caller: who}); full == nil {
+		if full = j.Served(&tokens.Answer{Served: fleetapi.Served{Caller: who}}, at); full == nil {
 			on = append(on, who)
 		}
 	}
@@ -60,7 +61,7 @@ func TestFullDiskRefusesNewCallers(t *testing.T) {
 	}
 	for range 50 {
 		served(t, j, "known", at.Add(time.Minute))
-		if err := j.Served(fleetapi.Served{At: at, Caller: "somebody new"}); !problem.Is(err, problem.Unavailable) {
+		if err := j.Served(&tokens.Answer{Served: fleetapi.Served{Caller: "somebody new"}}, at); !problem.Is(err, problem.Unavailable) {
 			t.Fatalf("a new caller on a full disk: %v, want unavailable", err)
 		}
 	}

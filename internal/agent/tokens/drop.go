@@ -21,20 +21,19 @@ func (c *Cache) Drop(ch fleetapi.Change) {
 		// Revisions may have begun anew (a restored backup), so that the
 		// horizon can go back.
 		c.recent, c.horizon = nil, ch.Revision
-		clear(c.entries)
-		c.lru.Init()
+		for _, e := range c.entries {
+			c.remove(e)
+		}
 		return
 	}
 	if len(ch.Resources) == 0 && len(ch.Principals) == 0 {
 		return
 	}
 	d := change{ch.Revision, set(ch.Resources), set(ch.Principals)}
-	for el := c.lru.Front(); el != nil; {
-		next := el.Next()
-		if d.concerns(el.Value.(*entry)) {
-			c.remove(el)
+	for _, e := range c.entries {
+		if d.concerns(e) {
+			c.remove(e)
 		}
-		el = next
 	}
 	c.recent = append(c.recent, d)
 	if len(c.recent) > maxRecent {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/innate-id/innate/internal/fleetapi"
@@ -111,16 +112,50 @@ func OpenJournal(dir string, limit int64, log *slog.Logger) (*Journal, error) {
 	return j, nil
 }
 
-// Served puts an answer from memory on record.
-func (j *Journal) Served(s fleetapi.Served) error {
-	k := key{served: s}
-	k.served.At, k.served.Count = time.Time{}, 0
-	if j.again(k, s.At) {
+// Answer is an answer from memory, to be put on record each time that it is
+// given.
+type Answer struct {
+	// Served says what was given to whom. It has no time and no count.
+	Served fleetapi.Served
+	// place is where its repeats are counted.
+	place atomic.Pointer[place]
+}
+
+// place is a record of a segment.
+type place struct {
+	in *segment
+	n  int
+}
+
+// Served puts an answer on record that was given at a time.
+func (j *Journal) Served(a *Answer, at time.Time) error {
+	if j.counted(a, at) {
 		return nil
 	}
-	first := s
-	first.Count = 1
-	return j.add(k, s.At, line{Served: &first})
+	first := a.Served
+	first.At, first.Count = at.UTC(), 1
+	return j.add(key{served: a.Served}, at, line{Served: &first})
+}
+
+// counted counts one more of an answer that is on record in the active segment.
+// Where that is does not change while it is the active one.
+func (j *Journal) counted(a *Answer, at time.Time) bool {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	if j.file == nil {
+		return false
+	}
+	p := a.place.Load()
+	if p == nil || p.in != j.active {
+		n, known := j.active.index[key{served: a.Served}]
+		if !known {
+			return false
+		}
+		p = &place{j.active, n}
+		a.place.Store(p)
+	}
+	p.in.counts.add(p.n, at)
+	return true
 }
 
 // Refused puts a refusal on record. The reason is ours, not the caller's

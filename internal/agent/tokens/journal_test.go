@@ -33,7 +33,7 @@ func journal(t *testing.T, dir string, limit int64) *tokens.Journal {
 
 func served(t *testing.T, j *tokens.Journal, caller string, at time.Time) {
 	t.Helper()
-	if err := j.Served(fleetapi.Served{At: at, Workload: workload, TokenID: "uti-1", Caller: caller}); err != nil {
+	if err := j.Served(&tokens.Answer{Served: fleetapi.Served{Workload: workload, TokenID: "uti-1", Caller: caller}}, at); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -170,7 +170,7 @@ func TestFullJournalRefusesNewCallers(t *testing.T) {
 	var full error
 	n := 0
 	for ; full == nil && n < 100; n++ {
-		full = j.Served(fleetapi.Served{At: at, Caller: fmt.Sprintf("caller-%d", n)})
+		full = j.Served(&tokens.Answer{Served: fleetapi.Served{Caller: fmt.Sprintf("caller-%d", n)}}, at)
 	}
 	if !problem.Is(full, problem.Unavailable) || !strings.Contains(full.Error(), "record is full") {
 		t.Fatalf("recording with a full journal = %v, want unavailable and the reason", full)
@@ -269,7 +269,7 @@ func TestClosedJournalTakesNothing(t *testing.T) {
 	t.Parallel()
 	j := journal(t, t.TempDir(), 0)
 	j.Close()
-	if err := j.Served(fleetapi.Served{At: at}); !problem.Is(err, problem.Unavailable) {
+	if err := j.Served(&tokens.Answer{}, at); !problem.Is(err, problem.Unavailable) {
 		t.Errorf("Served after Close = %v, want unavailable", err)
 	}
 }

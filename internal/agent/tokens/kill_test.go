@@ -43,9 +43,9 @@ func answerUntilKilled(dir string) {
 	}
 	for c := range killCallers {
 		go func() {
+			again := &tokens.Answer{Served: fleetapi.Served{Workload: workload, Caller: fmt.Sprint(c)}}
 			for {
-				s := fleetapi.Served{At: time.Now(), Workload: workload, Caller: fmt.Sprint(c)}
-				if j.Served(s) != nil {
+				if j.Served(again, time.Now()) != nil {
 					os.Exit(1)
 				}
 				_, _ = os.Stdout.Write([]byte{byte(c)})

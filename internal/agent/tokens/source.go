@@ -13,13 +13,6 @@ const (
 	Stale Source = "stale"
 )
 
-// from tells who asks where the answer came from, if they want to know.
-func (r Request) from(s Source) {
-	if r.From != nil {
-		*r.From = s
-	}
-}
-
 // Waiting returns how many bytes of the journal are on disk and not shipped,
 // and how many there may be.
 func (j *Journal) Waiting() (bytes, limit int64) {

@@ -349,12 +349,21 @@ func uniqueNames(t *testing.T, f *fixture) {
 	refused(t, "another resource's claim", claim(tenant, v.ID.Key()+"2"), problem.Exists)
 	refused(t, "another tenant's claim", claim(other, v.ID.Key()), problem.Exists)
 	f.write(func(tx arm.Tx) error { return tx.ClaimName("storage", "main", v.ID.Key()+"2") }) // another kind
+	for name, want := range map[string]bool{"vault main": true, "vault MAIN": true, "storage main": true, "vault other": false, "web main": false} {
+		kind, name, _ := strings.Cut(name, " ")
+		got, err := f.db.NameTaken(ctx, kind, name)
+		must(t, err)
+		same(t, "NameTaken("+kind+", "+name+")", got, want)
+	}
 	got, err := f.db.VaultNamed(ctx, "MAIN")
 	must(t, err)
 	same(t, "VaultNamed", got, vault.Place{Tenant: tenant, ID: v.ID, UID: v.UID, Name: "Main", Location: "north"})
 	_, err = f.db.VaultNamed(ctx, "none")
 	refused(t, "VaultNamed(none)", err, problem.VaultNotFound)
 	f.write(func(tx arm.Tx) error { return tx.ReleaseNames(v.ID.Key()) })
+	taken, err := f.db.NameTaken(ctx, "vault", "main")
+	must(t, err)
+	same(t, "NameTaken(released)", taken, false)
 	_, err = f.db.VaultNamed(ctx, "main")
 	refused(t, "VaultNamed(released)", err, problem.VaultNotFound)
 	must(t, claim(other, "/subscriptions/X"))
