@@ -49,12 +49,8 @@ func (a *API) GetExpanded(ctx context.Context, c access.Caller, id resource.ID, 
 	return v, nil
 }
 
-// view reads a resource and says it in its type's words.
-func (a *API) view(ctx context.Context, t *Type, tenant string, id resource.ID) (View, error) {
-	return a.expanded(ctx, t, tenant, id, "")
-}
-
-// expanded is view with the members that expand names.
+// expanded reads a resource and says it in its type's words, with the members
+// that expand names.
 func (a *API) expanded(ctx context.Context, t *Type, tenant string, id resource.ID, expand string) (View, error) {
 	r, err := a.Store.Resource(ctx, tenant, id.Key())
 	if problem.Is(err, problem.NotFound) {

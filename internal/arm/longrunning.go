@@ -29,9 +29,6 @@ type reply struct {
 	view View
 }
 
-// viewed is the reply of a domain method that returns a view.
-func viewed(status int, v View, err error) (reply, error) { return reply{status, v}, err }
-
 // longOperation is something that may take longer than a client should wait.
 type longOperation struct {
 	// target is the resource that it is done to.

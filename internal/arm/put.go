@@ -219,7 +219,7 @@ func (a *API) rows(tx Tx, c access.Caller, t *Type, q putRequest) (old *Resource
 	return old, r, err
 }
 
-// viewWithin is [API.view] of a row that the write has made.
+// viewWithin is [API.expanded] of a row that the write has made.
 func (t *Type) viewWithin(tx Tx, r Resource) (View, error) {
 	have, err := tx.Identities(directory.Holder(r.ID).Key())
 	if err != nil {
