@@ -50,6 +50,8 @@ type Type struct {
 	// Extension marks types whose resources say something of another resource
 	// in a group: {resource}/providers/{type}/{name}. Check says of which.
 	Extension bool
+	// AnyScope marks extension types that say something of any scope: a lock.
+	AnyScope bool
 	// OwnPrincipal is the kind of principal that the resource itself is: a
 	// user-assigned identity, an application. "" for none.
 	OwnPrincipal directory.PrincipalKind
@@ -262,6 +264,13 @@ func (a *API) record(ctx context.Context, ev audit.Event, p *problem.Error) erro
 
 // write runs a management write; what it refuses is recorded too.
 func (a *API) write(ctx context.Context, ev audit.Event, fn func(Tx) error) error {
+	change := fn
+	fn = func(tx Tx) error {
+		if err := unlocked(tx, ev); err != nil {
+			return err
+		}
+		return change(tx)
+	}
 	if n := runningIn(ctx); n != nil {
 		if err := n.begin(ctx); err != nil {
 			return err

@@ -111,9 +111,9 @@ func TestRoleAssignmentsThatAreRefused(t *testing.T) {
 		// A role at a role assignment would mean nothing.
 		{404, "InvalidResourceType", assignmentID(g1, name1), name2, good},
 		{404, "InvalidResourceType", definitions + roleReader, name2, good},
-		{400, "InvalidRequestContent", sub + "/resourceGroups/g2/../g1", name2, good},
-		{400, "InvalidRequestContent", sub + "/resourceGroups/..%2Fg1", name2, good},
-		{400, "InvalidRequestContent", sub + "/resourceGroups/g1%3Fx", name2, good},
+		{400, "InvalidResourceId", sub + "/resourceGroups/g2/../g1", name2, good},
+		{400, "InvalidResourceId", sub + "/resourceGroups/..%2Fg1", name2, good},
+		{400, "InvalidResourceId", sub + "/resourceGroups/g1%3Fx", name2, good},
 		{405, "MethodNotAllowed", g1 + "/providers", name2, good}, // a list, with the GUID as its type
 		{404, "InvalidResourceType", g1, name1 + "/providers/Microsoft.Authorization/roleAssignments/" + name2, good},
 	} {

@@ -77,7 +77,7 @@ func TestEachRequestIsOnRecordOnce(t *testing.T) {
 		{w.owner, "POST", vm + "/nothing", "", 404, requests + "action", "/", audit.Refused},
 		{w.owner, "BREW", vm, "", 405, requests + "action", vm, audit.Refused},
 		{w.owner, "GET", list + "?api-version=2022-04-01&$filter=x", "", 400, requests + "read", "/", audit.Refused},
-		{w.owner, "DELETE", sub, "", 400, requests + "delete", sub, audit.Refused},
+		{w.owner, "DELETE", sub, "", 409, "Microsoft.Resources/subscriptions/delete", sub, audit.Refused},
 	} {
 		r := tt.c.must(tt.status, tt.method, tt.path, tt.body)
 		evs := w.of(tenantA, r)

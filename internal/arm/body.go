@@ -118,27 +118,27 @@ func isNull(b json.RawMessage) bool {
 }
 
 // clean checks a client's document and takes out what the server says itself.
+// It finds all faults at once.
 func (t *Type) clean(d Document) error {
 	for _, m := range slices.Concat(serverMembers, t.Members) {
 		d.take(m)
 	}
+	var faults []error
 	if tags, ok := d.take("tags"); ok {
-		if err := cleanTags(tags); err != nil {
-			return err
-		}
+		faults = append(faults, cleanTags(tags))
 		d["tags"] = tags
 	}
 	if loc, ok := d.take("location"); ok && !isNull(loc) {
 		var s string
 		if json.Unmarshal(loc, &s) != nil || len(s) > 90 {
-			return problem.Errorf(problem.Invalid, "The member 'location' must be a string of at most 90 characters.")
+			faults = append(faults, problem.Errorf(problem.Invalid, "The member 'location' must be a string of at most 90 characters.").At("location"))
 		}
 		d["location"] = loc
 	}
 	if raw, ok := d.take("properties"); ok {
 		var props map[string]json.RawMessage
 		if err := json.Unmarshal(raw, &props); err != nil {
-			return problem.Errorf(problem.Invalid, "The member 'properties' must be an object.")
+			faults = append(faults, problem.Errorf(problem.Invalid, "The member 'properties' must be an object.").At("properties"))
 		}
 		for _, m := range append([]string{"provisioningState"}, t.Computed...) {
 			Document(props).take(m)
@@ -146,7 +146,7 @@ func (t *Type) clean(d Document) error {
 		t.dropSecrets(props)
 		d.set("properties", props)
 	}
-	return nil
+	return problem.Join(faults...)
 }
 
 // set stores v, which must be encodable, as a member.
@@ -164,17 +164,17 @@ func cleanTags(raw json.RawMessage) error {
 	}
 	var tags map[string]*string
 	if err := json.Unmarshal(raw, &tags); err != nil {
-		return problem.Errorf(problem.Invalid, "The member 'tags' must be an object whose values are strings.")
+		return problem.Errorf(problem.Invalid, "The member 'tags' must be an object whose values are strings.").At("tags")
 	}
 	if len(tags) > 50 {
-		return problem.Errorf(problem.Invalid, "The member 'tags' has %d entries; at most 50 are allowed.", len(tags))
+		return problem.Errorf(problem.Invalid, "The member 'tags' has %d entries; at most 50 are allowed.", len(tags)).At("tags")
 	}
 	for k, v := range tags {
 		if v == nil {
-			return problem.Errorf(problem.Invalid, "The tag '%s' is null; a string was expected. To remove a tag, send the tags without it.", problem.Clip(k))
+			return problem.Errorf(problem.Invalid, "The tag '%s' is null; a string was expected. To remove a tag, send the tags without it.", problem.Clip(k)).At("tags")
 		}
 		if k == "" || len(k) > 512 || len(*v) > 256 {
-			return problem.Errorf(problem.Invalid, "The tag '%s' is out of bounds: names have 1 to 512 characters, values at most 256.", problem.Clip(k))
+			return problem.Errorf(problem.Invalid, "The tag '%s' is out of bounds: names have 1 to 512 characters, values at most 256.", problem.Clip(k)).At("tags")
 		}
 	}
 	return nil

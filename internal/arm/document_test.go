@@ -191,13 +191,26 @@ func TestConditions(t *testing.T) {
 	w.owner.refused(412, "PreconditionFailed", "PUT", id, local, "If-None-Match", "*")
 	w.owner.refused(412, "PreconditionFailed", "DELETE", id, "", "If-None-Match", "*")
 	second := w.owner.must(200, "PUT", id, local, "If-Match", first).header.Get("ETag")
-	for _, stale := range []string{first, `"ffffffffffffffff"`, `"99999999999999999999999"`, `"-1"`, `""`, `"`, "x", first + ", " + second} {
+	for _, stale := range []string{first, `"ffffffffffffffff"`, `"99999999999999999999999"`, `"-1"`, "x", first + `, "0"`, "W/" + first} {
 		for _, m := range []string{"PUT", "PATCH", "DELETE"} {
 			w.owner.refused(412, "PreconditionFailed", m, id, local, "If-Match", stale)
 		}
 	}
+	for _, bad := range []string{`""`, `"`, `*, "1"`, second + " 1", "W/", "," + second} {
+		for _, header := range []string{"If-Match", "If-None-Match"} {
+			if r := w.owner.refused(400, "InvalidRequestContent", "PUT", id, local, header, bad); r.str("error", "target") != header {
+				t.Errorf("%s: %s is refused at %s", header, bad, r.str("error", "target"))
+			}
+		}
+	}
+	third := w.owner.must(200, "PATCH", id, `{}`, "If-Match", `"0", W/`+second).header.Get("ETag")
+	w.owner.refused(412, "PreconditionFailed", "PATCH", id, `{}`, "If-None-Match", `"0", W/`+third)
+	w.owner.must(200, "PATCH", id, `{}`, "If-None-Match", `"0", `+second)
 	w.owner.must(200, "PATCH", id, `{}`, "If-Match", "*")
-	third := w.owner.must(200, "GET", id, "").header.Get("ETag")
+	if got, want := w.owner.must(204, "HEAD", id, "").header.Get("ETag"), w.owner.must(200, "GET", id, "").header.Get("ETag"); got != want || got == "" {
+		t.Errorf("HEAD answers the ETag %s, GET %s", got, want)
+	}
+	third = w.owner.must(200, "GET", id, "").header.Get("ETag")
 	w.owner.must(200, "DELETE", id, "", "If-Match", third)
 }
 

@@ -23,6 +23,7 @@ func (a *API) Handler(log *slog.Logger, authenticate func(ctx context.Context, r
 	table := router{nouns: nouns(), paths: paths()}
 	s := &web.Surface{Name: "management", Log: log, Write: a.writeProblem}
 	return s.Handle(func(w http.ResponseWriter, r *http.Request) error {
+		sayHeaders(w, r, a.Now())
 		segs, ok := web.Path(r)
 		if strings.EqualFold(strings.Join(segs, "/"), "metadata/endpoints") {
 			return a.serveEndpoints(w, r)
@@ -33,7 +34,7 @@ func (a *API) Handler(log *slog.Logger, authenticate func(ctx context.Context, r
 		}
 		q := request{c: c, path: "/" + strings.Join(segs, "/")}
 		if !ok || len(segs) == 0 {
-			err = problem.Errorf(problem.Invalid, "The path is not a resource ID.")
+			err = problem.Errorf(problem.BadID, "The path is not a resource ID.")
 		} else if q.q, err = query(r); err == nil {
 			err = apiVersion(q.q)
 		}
@@ -96,7 +97,7 @@ func (q request) on() resource.ID {
 func query(r *http.Request) (url.Values, error) {
 	q, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return nil, problem.Errorf(problem.Invalid, "The query string cannot be decoded.")
+		return nil, problem.Errorf(problem.Invalid, "The query string cannot be decoded; percent-encoded UTF-8 was expected.")
 	}
 	out := url.Values{}
 	for k, v := range q {
@@ -104,7 +105,7 @@ func query(r *http.Request) (url.Values, error) {
 	}
 	for _, k := range []string{"api-version", "$filter", "$expand", "$orderby", "$top", "$skip", "$skiptoken", "follow", "after"} {
 		if len(out[k]) > 1 {
-			return nil, problem.Errorf(problem.Invalid, "The query parameter '%s' is there more than once.", k)
+			return nil, problem.Errorf(problem.Invalid, "The query parameter '%s' is there more than once.", k).At(k)
 		}
 	}
 	return out, nil
@@ -117,10 +118,10 @@ var version = regexp.MustCompile(`^\d{4}-\d{2}-\d{2}(-[a-z]+)?$`)
 func apiVersion(q url.Values) error {
 	v := q.Get("api-version")
 	if v == "" {
-		return problem.Errorf(problem.MissingAPIVersion, "The api-version query parameter (?api-version=) is required for all requests.")
+		return problem.Errorf(problem.MissingAPIVersion, "The api-version query parameter (?api-version=) is required for all requests.").At("api-version")
 	}
 	if !version.MatchString(v) {
-		return problem.Errorf(problem.BadAPIVersion, "The api-version '%s' is invalid; a date (2024-11-30) was expected, perhaps with -preview.", problem.Clip(v))
+		return problem.Errorf(problem.BadAPIVersion, "The api-version '%s' is invalid; a date (2024-11-30) was expected, perhaps with -preview.", problem.Clip(v)).At("api-version")
 	}
 	return nil
 }
@@ -131,8 +132,12 @@ func (a *API) serveResource(w http.ResponseWriter, r *http.Request, q request, i
 		v, err := a.GetExpanded(r.Context(), q.c, id, q.q.Get("$expand"))
 		return answer(w, http.StatusOK, v, err)
 	case http.MethodHead:
-		if _, err := a.Get(r.Context(), q.c, id); err != nil {
+		v, err := a.Get(r.Context(), q.c, id)
+		if err != nil {
 			return err
+		}
+		if e, ok := v["etag"].(string); ok {
+			w.Header().Set("ETag", `"`+e+`"`)
 		}
 		w.WriteHeader(http.StatusNoContent)
 		return nil
@@ -148,7 +153,10 @@ func (a *API) serveWrite(w http.ResponseWriter, r *http.Request, q request, id r
 	if err != nil {
 		return err
 	}
-	cond := condition(r)
+	cond, err := condition(r)
+	if err != nil {
+		return err
+	}
 	o := longOperation{target: id, action: t.Name + "/write", style: t.Polling}
 	if r.Method == http.MethodDelete {
 		o.action = t.Name + "/delete"
@@ -166,17 +174,13 @@ func (a *API) serveWrite(w http.ResponseWriter, r *http.Request, q request, id r
 		return err
 	}
 	if doc == nil {
-		return problem.Errorf(problem.Invalid, "The request content is null; an object was expected.")
+		return problem.Errorf(problem.Invalid, "The request content is null; an object was expected.").At("$")
 	}
 	o.do = func(ctx context.Context) (reply, error) {
 		v, created, err := a.Put(ctx, q.c, id, doc, r.Method == http.MethodPatch, cond)
 		return reply{t.made(created), v}, err
 	}
 	return a.longRunning(w, r, q, o)
-}
-
-func condition(r *http.Request) Condition {
-	return Condition{Match: r.Header.Get("If-Match"), NoneMatch: r.Header.Get("If-None-Match") == "*"}
 }
 
 // made is the status of a PUT that made a resource or not.

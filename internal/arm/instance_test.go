@@ -175,7 +175,7 @@ func TestNamesOfTypes(t *testing.T) {
 			}
 		}
 		for _, name := range strings.Fields(tt.bad) {
-			w.owner.refused(400, "InvalidRequestContent", "PUT", at+name, local)
+			w.owner.refused(400, "InvalidResourceName", "PUT", at+name, local)
 		}
 	}
 }

@@ -59,7 +59,7 @@ func listQuery(q url.Values, typ string) (ListQuery, error) {
 	if out.Top, err = top(q); err != nil {
 		return out, err
 	}
-	if s := q.Get("$expand"); s != "" {
+	if s := q.Get("$expand"); s != "" && typ == "" { // a type's own list ignores what it does not know, as services do
 		out.Expand = strings.Split(s, ",")
 	}
 	for i, e := range out.Expand {
@@ -296,7 +296,7 @@ func (a *API) listed(ctx context.Context, c access.Caller, l ListQuery, r Resour
 	switch {
 	case !ok, l.Type != "" && r.Type != l.Type:
 		return nil, nil
-	case l.Type == "" && (r.Type == typeGroup || r.Type == typeSubscription || t.Extension):
+	case l.Type == "" && (r.Type == typeGroup || r.Type == typeSubscription || t.Extension || t.AnyScope):
 		return nil, nil // they are no "resources" to ARM's mixed list
 	}
 	have, err := a.Store.Identities(ctx, r.Tenant, directory.Holder(r.ID).Key())

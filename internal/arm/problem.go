@@ -90,10 +90,29 @@ func wordOf(r *http.Request, k problem.Kind) word {
 
 // armError is ARM's error body.
 type armError struct {
-	Error struct {
-		Code    string `json:"code"`
-		Message string `json:"message"`
-	} `json:"error"`
+	Error armProblem `json:"error"`
+}
+
+type armProblem struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+	// Target is the part of the request that is at fault.
+	Target string `json:"target,omitempty"`
+	// Details are all faults, where there are several.
+	Details []armProblem `json:"details,omitempty"`
+}
+
+// inARMsWords is the body of a problem.
+func inARMsWords(wd word, p *problem.Error) armProblem {
+	out := armProblem{Code: wd.code, Message: p.Detail, Target: p.Target}
+	if len(p.More) == 0 {
+		return out
+	}
+	for _, one := range append([]*problem.Error{p}, p.More...) {
+		out.Details = append(out.Details, armProblem{Code: words[one.Kind].code, Message: one.Detail, Target: one.Target})
+	}
+	out.Message = fmt.Sprintf("%s And %d more; see details.", p.Detail, len(p.More))
+	return out
 }
 
 func (a *API) writeProblem(w http.ResponseWriter, r *http.Request, p *problem.Error) {
@@ -114,7 +133,5 @@ func (a *API) writeProblem(w http.ResponseWriter, r *http.Request, p *problem.Er
 		w.WriteHeader(wd.status)
 		return
 	}
-	var e armError
-	e.Error.Code, e.Error.Message = wd.code, p.Detail
-	_ = web.WriteJSON(w, wd.status, e)
+	_ = web.WriteJSON(w, wd.status, armError{inARMsWords(wd, p)})
 }

@@ -16,26 +16,6 @@ import (
 	"github.com/innate-id/innate/internal/web"
 )
 
-// Condition is what If-Match and If-None-Match ask of the resource as it is.
-type Condition struct {
-	// Match is an ETag or "*"; "" asks nothing.
-	Match string
-	// NoneMatch true asks that there be no such resource.
-	NoneMatch bool
-}
-
-func (c Condition) check(old *Resource) error {
-	switch {
-	case c.NoneMatch && old != nil:
-		return problem.Errorf(problem.PreconditionFailed, "The resource exists, and the request has If-None-Match: *.")
-	case c.Match != "" && old == nil:
-		return problem.Errorf(problem.PreconditionFailed, "The resource does not exist, and the request has If-Match.")
-	case c.Match != "" && c.Match != "*" && strings.Trim(strings.TrimPrefix(c.Match, "W/"), `"`) != etag(*old):
-		return problem.Errorf(problem.PreconditionFailed, "The resource has changed: its ETag is now \"%s\". Read it again and retry.", etag(*old))
-	}
-	return nil
-}
-
 func etag(r Resource) string { return strconv.FormatInt(r.ETag, 16) }
 
 // Put creates or replaces a resource; patch makes it a PATCH, which merges and
@@ -277,11 +257,11 @@ func (a *API) next(c access.Caller, t *Type, q putRequest, old *Resource) (Resou
 		if is == "" && was != "" {
 			r.Body["location"] = Document(old.Body).Member("location")
 		} else if normal(was) != normal(is) {
-			return r, problem.Errorf(problem.Immutable, "The location of '%s' is '%s' and cannot be changed to '%s'.", r.ID.Name(), was, is)
+			return r, problem.Errorf(problem.Immutable, "The location of '%s' is '%s' and cannot be changed to '%s'.", r.ID.Name(), was, is).At("location")
 		}
 	}
 	if !t.NoLocation && location(r.Body) == "" {
-		return r, problem.Errorf(problem.Invalid, "The member 'location' is missing; a string was expected, for example \"local\".")
+		return r, problem.Errorf(problem.Invalid, "The member 'location' is missing; a string was expected, for example \"local\".").At("location")
 	}
 	return r, compact(r.Body)
 }
@@ -331,7 +311,7 @@ func (a *API) parentExists(tx Tx, t *Type, id resource.ID) error {
 		return err
 	}
 	if id.SubscriptionID().IsZero() {
-		return problem.Errorf(problem.Invalid, "The resource ID '%s' is not below a subscription.", id)
+		return problem.Errorf(problem.BadID, "The resource ID '%s' is not below a subscription.", id)
 	}
 	if err := missing(id.SubscriptionID(), problem.SubscriptionNotFound, "The subscription '%s' could not be found."); err != nil {
 		return err
@@ -342,14 +322,17 @@ func (a *API) parentExists(tx Tx, t *Type, id resource.ID) error {
 	if strings.EqualFold(id.Type(), typeSubscription) {
 		return nil
 	}
+	if t.AnyScope {
+		return a.scopeExists(tx, id.Scope())
+	}
 	if t.Extension {
 		if s := id.Scope(); !id.GroupID().IsZero() && !s.Equal(id.GroupID()) {
 			return missing(s, problem.ParentNotFound, "The resource '%s' could not be found; create it first.")
 		}
-		return problem.Errorf(problem.Invalid, "The resource ID '%s' is not below a resource; {resource ID}/providers/%s/{name} was expected.", id, t.Name)
+		return problem.Errorf(problem.BadID, "The resource ID '%s' is not below a resource; {resource ID}/providers/%s/{name} was expected.", id, t.Name)
 	}
 	if !id.Scope().Equal(id.GroupID()) {
-		return problem.Errorf(problem.Invalid, "The resource ID '%s' is not in a resource group; /subscriptions/{id}/resourceGroups/{name}/providers/%s/{name} was expected.", id, id.Type())
+		return problem.Errorf(problem.BadID, "The resource ID '%s' is not in a resource group; /subscriptions/{id}/resourceGroups/{name}/providers/%s/{name} was expected.", id, id.Type())
 	}
 	if p := id.Parent(); !id.Equal(id.GroupID()) && !p.Equal(id.GroupID()) {
 		return missing(p, problem.ParentNotFound, "The parent resource '%s' could not be found.")
@@ -408,6 +391,9 @@ func (a *API) Delete(ctx context.Context, c access.Caller, id resource.ID, cond 
 			return err
 		}
 		existed = true
+		if err := unlockedBelow(tx, ev, r); err != nil {
+			return err
+		}
 		if r.Type == typeSubscription {
 			if err := empty(tx, r); err != nil {
 				return err

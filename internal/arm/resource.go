@@ -124,6 +124,8 @@ type Store interface {
 
 	OperationStore
 	treeStore
+	lockStore
+	providerStore
 }
 
 // Tx is a management write under way. Every change leaves a row in the feed.
@@ -136,6 +138,8 @@ type Tx interface {
 	// it is written down yet; [problem.Conflict] if it was given up.
 	EndOperation(o Operation) error
 	treeTx
+	lockTx
+	providerTx
 	// CreateTenant makes the tenant of the event; [problem.Exists] if it is there.
 	CreateTenant(t directory.Tenant) error
 

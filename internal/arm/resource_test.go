@@ -197,17 +197,17 @@ func TestPathsThatAreNoResource(t *testing.T) {
 		code         string
 		method, path string
 	}{
-		{400, "InvalidRequestContent", "GET", "/"},
-		{400, "InvalidRequestContent", "GET", "/x"},
-		{400, "InvalidRequestContent", "GET", g1 + "/../g1"},
-		{400, "InvalidRequestContent", "GET", g1 + "/%2e%2e/g1"},
-		{400, "InvalidRequestContent", "GET", sub + "%2FresourceGroups%2Fg1"},
-		{400, "InvalidRequestContent", "PUT", vms + "/a%3Fb"},
-		{400, "InvalidRequestContent", "PUT", vms + "/a%00b"},
-		{400, "InvalidRequestContent", "PUT", vms + "/%E2%84%AA"}, // Kelvin sign
-		{400, "InvalidRequestContent", "GET", sub + "/providers/providers"},
-		{400, "InvalidRequestContent", "PUT", vms + "/" + strings.Repeat("a", 129)},
-		{400, "InvalidRequestContent", "PUT", vms + "/" + strings.Repeat("a", 3000)},
+		{400, "InvalidResourceId", "GET", "/"},
+		{400, "InvalidResourceId", "GET", "/x"},
+		{400, "InvalidResourceId", "GET", g1 + "/../g1"},
+		{400, "InvalidResourceId", "GET", g1 + "/%2e%2e/g1"},
+		{400, "InvalidResourceId", "GET", sub + "%2FresourceGroups%2Fg1"},
+		{400, "InvalidResourceId", "PUT", vms + "/a%3Fb"},
+		{400, "InvalidResourceId", "PUT", vms + "/a%00b"},
+		{400, "InvalidResourceId", "PUT", vms + "/%E2%84%AA"}, // Kelvin sign
+		{404, "InvalidResourceType", "GET", sub + "/providers/providers"},
+		{400, "InvalidResourceName", "PUT", vms + "/" + strings.Repeat("a", 129)},
+		{400, "InvalidResourceId", "PUT", vms + "/" + strings.Repeat("a", 3000)},
 		{404, "InvalidResourceType", "GET", g1 + "/providers/Microsoft.Compute/disks/d"},
 		{404, "InvalidResourceType", "GET", g1 + "/providers/Microsoft.Compute/disks"},
 		{404, "InvalidResourceType", "PUT", g1 + "/providers/Nobody.Knows/it/d"},
@@ -225,13 +225,13 @@ func TestPathsThatAreNoResource(t *testing.T) {
 		{405, "MethodNotAllowed", "TRACE", g1},
 		{405, "MethodNotAllowed", "DELETE", "/subscriptions"},
 		{405, "MethodNotAllowed", "POST", "/metadata/endpoints"},
-		{400, "NotSupported", "DELETE", sub},
+		{409, "Conflict", "DELETE", sub}, // it is not empty
 		// A type that stands in a group is nowhere else: not in a
 		// subscription, not below another resource.
-		{400, "InvalidRequestContent", "PUT", sub + "/providers/Microsoft.Compute/virtualMachines/vm"},
-		{400, "InvalidRequestContent", "PUT", "/providers/Microsoft.Compute/virtualMachines/vm"},
-		{400, "InvalidRequestContent", "PUT", vms + "/there/providers/Microsoft.Compute/virtualMachines/vm"},
-		{400, "InvalidRequestContent", "PUT", vms + "/there/providers/Microsoft.ManagedIdentity/userAssignedIdentities/uai"},
+		{400, "InvalidResourceId", "PUT", sub + "/providers/Microsoft.Compute/virtualMachines/vm"},
+		{400, "InvalidResourceId", "PUT", "/providers/Microsoft.Compute/virtualMachines/vm"},
+		{400, "InvalidResourceId", "PUT", vms + "/there/providers/Microsoft.Compute/virtualMachines/vm"},
+		{400, "InvalidResourceId", "PUT", vms + "/there/providers/Microsoft.ManagedIdentity/userAssignedIdentities/uai"},
 	} {
 		body := ""
 		if tt.method == "PUT" {

@@ -107,18 +107,33 @@ func (a *API) serveEndpoints(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodGet {
 		return notAllowed(r, "GET")
 	}
-	names := a.Names.Asked(web.HostName(r))
-	arm, login := names.Management(), names.Login()
 	w.Header().Set("Cache-Control", "public, max-age=300")
-	return web.WriteJSON(w, http.StatusOK, map[string]any{
+	here := cloud(a.Names.Asked(web.HostName(r)))
+	// One object is what newer clients read; the array of clouds, what azure-cli
+	// iterates over and asks for with an older version.
+	if v := r.URL.Query().Get("api-version"); v >= "2018" && v < "2022-09-01" {
+		return web.WriteJSON(w, http.StatusOK, []any{here})
+	}
+	return web.WriteJSON(w, http.StatusOK, here)
+}
+
+// cloud is what a client learns of this installation. What is not served here
+// is not named.
+func cloud(names web.Names) map[string]any {
+	arm, login, graph := names.Management(), names.Login(), names.Graph()+"/"
+	return map[string]any{
 		"name": "Innate", "resourceManager": arm, "portal": names.Portal(),
-		"microsoftGraphResourceId": names.Graph() + "/",
+		"microsoftGraphResourceId": graph, "graphEndpoint": graph, "graphAudience": graph, "graph": graph,
+		"gallery": arm,
 		"authentication": map[string]any{
 			"loginEndpoint": login, "audiences": []string{arm, "https://management.core.windows.net/", "https://management.azure.com/"},
 			"tenant": "common", "identityProvider": "AAD",
 		},
-		"suffixes": map[string]any{"keyVaultDns": names.VaultSuffix(), "storage": names.StorageSuffix()},
-	})
+		"suffixes": map[string]any{
+			"keyVaultDns": names.VaultSuffix(), "storage": names.StorageSuffix(), "mhsmDns": "managedhsm." + names.Authority(),
+			"acrLoginServer": "acr." + names.Authority(), "sqlServerHostname": "sql." + names.Authority(),
+		},
+	}
 }
 
 const (

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/innate-id/innate/internal/problem"
 	"github.com/innate-id/innate/internal/resource"
 )
 
@@ -42,6 +43,8 @@ func nouns() map[string]noun {
 		strings.ToLower(typeMember):                             {resource: (*API).serveMember, collection: (*API).serveMembers},
 		strings.ToLower(TypeManagementGroup):                    {resource: (*API).serveManagementGroup, collection: (*API).serveManagementGroups},
 		strings.ToLower(TypeManagementGroup + "/subscriptions"): {resource: (*API).serveGroupSubscription},
+		strings.ToLower(typeLock):                               {collection: (*API).serveLocks},
+		strings.ToLower(typeTags):                               {resource: (*API).serveTags},
 		strings.ToLower(typeAlias):                              {resource: (*API).serveAlias},
 		strings.ToLower(typeSubscription):                       {resource: (*API).serveSubscription},
 		typeDenial:                                              {resource: (*API).serveDenial, collection: (*API).serveDenials},
@@ -54,12 +57,13 @@ func paths() []path {
 	return slices.Concat([]path{
 		{"subscriptions", []string{"GET"}, (*API).serveRoot},
 		{"tenants", []string{"GET"}, (*API).serveRoot},
-		{"providers/Microsoft.ManagedIdentity/operations", []string{"GET"}, (*API).serveIdentityOperations},
-		{"subscriptions/*/providers/*/checkNameAvailability", []string{"POST"}, (*API).serveNameAvailability},
+		{"subscriptions/*/providers/Microsoft.Insights/eventtypes/management/values", []string{"GET"}, (*API).serveActivity},
 		{"subscriptions/*/locations", []string{"GET"}, (*API).serveLocations},
 		{"subscriptions/*/providers/Microsoft.Subscription/rename", []string{"POST"}, (*API).serveSubscriptionAction},
 		{"subscriptions/*/providers/Microsoft.Subscription/cancel", []string{"POST"}, (*API).serveSubscriptionAction},
-	}, operationPaths())
+		{"providers/Microsoft.ManagedIdentity/operations", []string{"GET"}, (*API).serveIdentityOperations},
+		{"subscriptions/*/providers/*/checkNameAvailability", []string{"POST"}, (*API).serveNameAvailability},
+	}, operationPaths(), providerPaths())
 }
 
 // router has the two tables; one is made with the handler.
@@ -131,7 +135,7 @@ func (t router) route(a *API, w http.ResponseWriter, r *http.Request, q request)
 			return a.serveList(w, r, q, id, "")
 		}
 	}
-	return err
+	return &problem.Error{Kind: problem.BadID, Detail: problem.Of(err).Detail}
 }
 
 func cutSuffixFold(s, suffix string) (string, bool) {

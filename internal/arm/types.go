@@ -36,7 +36,7 @@ const (
 func Own(n web.Names, reserved func(audience string) bool) []*Type {
 	own := []*Type{
 		{Name: typeSubscription, NoLocation: true, Deleting: func(tx Tx, r Resource) error { return tx.PutParent(r.ID.Key(), "") }},
-		managementGroupType(),
+		managementGroupType(), lockType(),
 		(&Type{Name: typeGroup, Polling: PollLocation}).named(`^[A-Za-z0-9._()-]{0,89}[A-Za-z0-9_()-]$`, "1 to 90 letters, digits and ( ) - _ . are allowed, not ending with a dot"),
 		withBoth("Innate.Build/agentPools", commaSpace),
 		identityType(),

@@ -17,6 +17,14 @@ const (
 // Parse reads a filter. Text without any is no filter. Errors are
 // [problem.BadFilter] and say where the text is wrong, and what was expected.
 func Parse(s string) (Filter, error) {
+	f, err := parse(s)
+	if err != nil {
+		return Filter{}, problem.Of(err).At("$filter")
+	}
+	return f, nil
+}
+
+func parse(s string) (Filter, error) {
 	if strings.TrimSpace(s) == "" {
 		return Filter{}, nil
 	}

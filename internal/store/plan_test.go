@@ -76,6 +76,7 @@ func TestQueriesGoByTheirIndex(t *testing.T) {
 		{listChanges, 3, []string{"(tenant=? AND revision>? AND revision<?)"}},
 		{listBatches, 4, []string{"(tenant=? AND chain=? AND seq>?)"}},
 		{firstSince, 3, []string{"COVERING INDEX audit_batch_at (tenant=? AND chain=? AND at_ms>?)"}},
+		{locksAt, 9, []string{"resource_bound (tenant=? AND bound_key=?)"}},
 		{getTerms, 2, []string{"(tenant=? AND resource_key=?)"}},
 		{listResourcesWith, 5, []string{"resource_term_term (tenant=? AND term=? AND resource_key>? AND resource_key<?)", "SEARCH r USING INDEX sqlite_autoindex_resource_1 (tenant=? AND key=?)"}},
 		{getOperation, 2, []string{"(tenant=? AND id=?)"}},
