@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/innate-id/innate/internal/access"
@@ -98,11 +99,17 @@ func (a *API) Subscriptions(ctx context.Context, c access.Caller) (List, error) 
 	if err != nil {
 		return List{}, fmt.Errorf("reading the caller's role assignments: %w", err)
 	}
+	tree, err := a.Store.Tree(ctx, c.Tenant)
+	if err != nil {
+		return List{}, err
+	}
+	root := RootGroup(c.Tenant).Key()
 	out := List{Value: []View{}}
 	for _, s := range all {
+		above := tree.above(s.ID.Key(), root)
 		seen := c.System
 		for _, as := range facts.Assignments {
-			seen = seen || as.Scope.Contains(s.ID) || s.ID.Contains(as.Scope)
+			seen = seen || as.Scope.Contains(s.ID) || s.ID.Contains(as.Scope) || slices.Contains(above, as.Scope.Key())
 		}
 		if seen {
 			out.Value = append(out.Value, subscriptionView(s))

@@ -52,7 +52,7 @@ func (a *API) Put(ctx context.Context, c access.Caller, id resource.ID, doc Docu
 	block, present := doc.take("identity")
 	plan, err := t.planIdentity(block, present, patch)
 	if err == nil && strings.EqualFold(t.Name, typeSubscription) {
-		err = problem.Errorf(problem.NotSupported, "A subscription cannot be made or changed in this version; the first one is made with its tenant.")
+		err = problem.Errorf(problem.NotSupported, "A subscription is made with PUT /providers/Microsoft.Subscription/aliases/{name} and renamed with POST {subscription}/providers/Microsoft.Subscription/rename.")
 	}
 	if err == nil {
 		err = t.checkName(id)
@@ -326,7 +326,7 @@ func notFound(id resource.ID) error {
 
 func (t *Type) checkName(id resource.ID) error {
 	if t.NamePattern != nil && !t.NamePattern.MatchString(id.Name()) {
-		return problem.Errorf(problem.Invalid, "The name '%s' is not valid for %s: %s.", problem.Clip(id.Name()), t.Name, t.NameRule)
+		return problem.Errorf(problem.BadName, "The name '%s' is not valid for %s: %s.", problem.Clip(id.Name()), t.Name, t.NameRule)
 	}
 	return nil
 }
@@ -339,9 +339,6 @@ func (a *API) Delete(ctx context.Context, c access.Caller, id resource.ID, cond 
 	t, err := a.typeOf(id)
 	if err != nil {
 		return false, err
-	}
-	if strings.EqualFold(t.Name, typeSubscription) {
-		return false, problem.Errorf(problem.NotSupported, "A subscription cannot be deleted in this version; delete its resource groups.")
 	}
 	ev, err := a.permit(ctx, c, t.Name+"/delete", id)
 	if err != nil {
@@ -368,6 +365,11 @@ func (a *API) Delete(ctx context.Context, c access.Caller, id resource.ID, cond 
 			return err
 		}
 		existed = true
+		if r.Type == typeSubscription {
+			if err := empty(tx, r); err != nil {
+				return err
+			}
+		}
 		return a.deleteTree(tx, r)
 	})
 	return existed, err

@@ -123,7 +123,8 @@ type Store interface {
 // Tx is a management write under way. Every change leaves a row in the feed.
 type Tx interface {
 	accessTx
-	// Revision is the revision that this write has.
+	// Tenant is whose write this is; Revision is the revision that it has.
+	Tenant() string
 	Revision() int64
 	// EndOperation ends the operation that this write is all of, whether or not
 	// it is written down yet; [problem.Conflict] if it was given up.

@@ -34,15 +34,18 @@ type path struct {
 // nouns by lower-case type.
 func nouns() map[string]noun {
 	return map[string]noun{
-		typeAssignment:                         {resource: (*API).serveAssignment, collection: (*API).serveAssignments},
-		typeDefinition:                         {resource: (*API).serveDefinition, collection: (*API).serveDefinitions},
-		typeDenial:                             {resource: (*API).serveDenial, collection: (*API).serveDenials},
-		typePermission:                         {collection: (*API).servePermissions},
-		"microsoft.managedidentity/identities": {resource: (*API).serveDefaultIdentity},
-		"innate.audit/events":                  {collection: (*API).serveEventsOf},
-		strings.ToLower(typeDirectoryGroup):    {resource: (*API).serveGroup, collection: (*API).serveGroups},
-		strings.ToLower(typeMember):            {resource: (*API).serveMember, collection: (*API).serveMembers},
-		strings.ToLower(typeSubscription):      {resource: (*API).serveSubscription},
+		typeAssignment:                                          {resource: (*API).serveAssignment, collection: (*API).serveAssignments},
+		typeDefinition:                                          {resource: (*API).serveDefinition, collection: (*API).serveDefinitions},
+		"microsoft.managedidentity/identities":                  {resource: (*API).serveDefaultIdentity},
+		"innate.audit/events":                                   {collection: (*API).serveEventsOf},
+		strings.ToLower(typeDirectoryGroup):                     {resource: (*API).serveGroup, collection: (*API).serveGroups},
+		strings.ToLower(typeMember):                             {resource: (*API).serveMember, collection: (*API).serveMembers},
+		strings.ToLower(TypeManagementGroup):                    {resource: (*API).serveManagementGroup, collection: (*API).serveManagementGroups},
+		strings.ToLower(TypeManagementGroup + "/subscriptions"): {resource: (*API).serveGroupSubscription},
+		strings.ToLower(typeAlias):                              {resource: (*API).serveAlias},
+		strings.ToLower(typeSubscription):                       {resource: (*API).serveSubscription},
+		typeDenial:                                              {resource: (*API).serveDenial, collection: (*API).serveDenials},
+		typePermission:                                          {collection: (*API).servePermissions},
 	}
 }
 
@@ -50,6 +53,9 @@ func paths() []path {
 	return slices.Concat([]path{
 		{"subscriptions", []string{"GET"}, (*API).serveRoot},
 		{"tenants", []string{"GET"}, (*API).serveRoot},
+		{"subscriptions/*/locations", []string{"GET"}, (*API).serveLocations},
+		{"subscriptions/*/providers/Microsoft.Subscription/rename", []string{"POST"}, (*API).serveSubscriptionAction},
+		{"subscriptions/*/providers/Microsoft.Subscription/cancel", []string{"POST"}, (*API).serveSubscriptionAction},
 	}, operationPaths())
 }
 

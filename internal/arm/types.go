@@ -31,7 +31,8 @@ func Own(reserved func(audience string) bool) []*Type {
 	site.Computed, site.Polling = []string{"state"}, PollBody
 	site.View = func(r Resource, _ directory.Principal, p map[string]any) { p["state"] = "Running" }
 	return []*Type{
-		{Name: typeSubscription, NoLocation: true},
+		{Name: typeSubscription, NoLocation: true, Deleting: func(tx Tx, r Resource) error { return tx.PutParent(r.ID.Key(), "") }},
+		managementGroupType(),
 		{
 			Name: typeGroup, Polling: PollLocation, NamePattern: regexp.MustCompile(`^[A-Za-z0-9._()-]{0,89}[A-Za-z0-9_()-]$`),
 			NameRule: "1 to 90 letters, digits and ( ) - _ . are allowed, not ending with a dot",

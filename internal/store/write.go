@@ -121,6 +121,9 @@ func (t *writeTx) begin() error {
 	return err
 }
 
+// Tenant is whose write this is.
+func (t *writeTx) Tenant() string { return t.tenant }
+
 // Revision is the revision that this write has.
 func (t *writeTx) Revision() int64 { return t.revision }
 
