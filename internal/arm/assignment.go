@@ -349,7 +349,10 @@ func (a *API) RoleAssignments(ctx context.Context, c access.Caller, scope resour
 
 // assignmentsOf reads a page of those that the filter asks for.
 func (a *API) assignmentsOf(ctx context.Context, tenant string, scope resource.ID, f AssignmentFilter, p Page) ([]RoleAssignment, error) {
-	scopes, below := listed(scope, f.AtScope)
+	scopes, below, err := a.rightsListed(ctx, tenant, scope, f.AtScope)
+	if err != nil {
+		return nil, err
+	}
 	who := []string{strings.ToLower(f.Principal)}
 	if f.Groups {
 		groups, err := a.Store.GroupsOf(ctx, tenant, f.Principal, true)
@@ -373,17 +376,18 @@ func (a *API) assignmentsOf(ctx context.Context, tenant string, scope resource.I
 	return all[:min(len(all), p.Limit)], nil
 }
 
-// listed are the scopes that a list at scope is about: it and those above,
+// rightsListed are the scopes that a list at scope is about: it and those above,
 // whose assignments count here whoever may read there; and, unless at alone is
 // asked for, what lies below.
-func listed(scope resource.ID, at bool) (scopes []string, below string) {
-	for _, s := range scope.Ancestors() {
+func (a *API) rightsListed(ctx context.Context, tenant string, scope resource.ID, at bool) (scopes []string, below string, err error) {
+	groups, err := a.Store.Above(ctx, tenant, scope)
+	for _, s := range slices.Concat(scope.Ancestors(), groups) {
 		scopes = append(scopes, s.Key())
 	}
 	if at {
-		return scopes, ""
+		return scopes, "", err
 	}
-	return scopes, scope.Key()
+	return scopes, scope.Key(), err
 }
 
 func assignmentView(r RoleAssignment) View {

@@ -258,10 +258,11 @@ func (a *API) putDefinition(tx Tx, want *RoleDefinition, scopes []resource.ID) e
 
 // stillAssignable checks that the role stays assignable where somebody has it.
 func stillAssignable(tx Tx, old, want RoleDefinition) error {
-	covered := func(s resource.ID) bool {
-		return slices.ContainsFunc(want.AssignableScopes, func(w resource.ID) bool { return w.Contains(s) })
+	tree, err := tx.Tree()
+	if err != nil {
+		return err
 	}
-	if !slices.ContainsFunc(old.AssignableScopes, func(s resource.ID) bool { return !covered(s) }) {
+	if !slices.ContainsFunc(old.AssignableScopes, func(s resource.ID) bool { return !want.assignable(tree, s) }) {
 		return nil
 	}
 	have, err := tx.AssignmentsOfRole(want.ID, Page{})
@@ -269,11 +270,35 @@ func stillAssignable(tx Tx, old, want RoleDefinition) error {
 		return err
 	}
 	for _, as := range have {
-		if !covered(as.Scope) {
+		if !want.assignable(tree, as.Scope) {
 			return problem.Errorf(problem.Immutable, "There are existing role assignments of the role '%s' at '%s', which is not among its assignable scopes any more; delete them first.", want.Name, as.Scope)
 		}
 	}
 	return nil
+}
+
+// assignable reports whether the role may be assigned at a scope: it is at or
+// below an assignable scope, in its ID or in the tree of management groups.
+func (r RoleDefinition) assignable(tree Tree, scope resource.ID) bool {
+	var up []string
+	if node := treeNode(scope); node != "" {
+		up = tree.above(node, RootGroup(r.Tenant).Key())
+	}
+	return slices.ContainsFunc(r.AssignableScopes, func(s resource.ID) bool { return s.Contains(scope) || slices.Contains(up, s.Key()) })
+}
+
+// treeNode is the key of the subscription or the management group that a scope
+// lies in; "" if it lies in none.
+func treeNode(scope resource.ID) string {
+	if s := scope.SubscriptionID(); !s.IsZero() {
+		return s.Key()
+	}
+	for _, n := range scope.Ancestors() {
+		if strings.EqualFold(n.Type(), TypeManagementGroup) {
+			return n.Key()
+		}
+	}
+	return ""
 }
 
 // DeleteRoleDefinition deletes a role of the tenant's own that nobody has.
@@ -333,7 +358,11 @@ func (a *API) roleAssignable(tx Tx, role string, scope resource.ID) error {
 	if err != nil {
 		return err
 	}
-	if !slices.ContainsFunc(r.AssignableScopes, func(s resource.ID) bool { return s.Contains(scope) }) {
+	tree, err := tx.Tree()
+	if err != nil {
+		return err
+	}
+	if !r.assignable(tree, scope) {
 		return problem.Errorf(problem.RoleNotFound, "The specified role definition with ID '%s' cannot be assigned at '%s': that is in none of its assignable scopes.", role, scope)
 	}
 	return nil
@@ -367,16 +396,22 @@ func (a *API) RoleDefinition(ctx context.Context, c access.Caller, id resource.I
 	if err != nil && !problem.Is(err, problem.RoleNotFound) {
 		return nil, fmt.Errorf("reading role %s: %w", guid, err)
 	}
-	if err != nil || !r.seenFrom(id.Scope(), true) {
+	above, aerr := a.Store.Above(ctx, c.Tenant, id.Scope())
+	if aerr != nil {
+		return nil, aerr
+	}
+	if err != nil || !r.seenFrom(id.Scope(), above, true) {
 		return nil, a.refuse(ctx, ev, problem.Of(roleNotFound(guid)))
 	}
 	return definitionView(id.Scope(), r), a.read(ctx, ev)
 }
 
-// seenFrom reports whether the role can be assigned at the scope or, with
-// below, somewhere below it.
-func (r RoleDefinition) seenFrom(scope resource.ID, below bool) bool {
-	return slices.ContainsFunc(r.AssignableScopes, func(s resource.ID) bool { return s.Contains(scope) || below && scope.Contains(s) })
+// seenFrom reports whether the role can be assigned at the scope, which has the
+// management groups above, or, with below, somewhere below it.
+func (r RoleDefinition) seenFrom(scope resource.ID, above []resource.ID, below bool) bool {
+	return slices.ContainsFunc(r.AssignableScopes, func(s resource.ID) bool {
+		return s.Contains(scope) || below && scope.Contains(s) || slices.ContainsFunc(above, s.Equal)
+	})
 }
 
 // RoleDefinitions lists the roles that can be assigned at the scope: the
@@ -400,12 +435,16 @@ func (a *API) RoleDefinitions(ctx context.Context, c access.Caller, scope resour
 	if err != nil {
 		return List{}, err
 	}
+	above, err := a.Store.Above(ctx, c.Tenant, scope)
+	if err != nil {
+		return List{}, err
+	}
 	if len(custom) > PageSize {
 		custom = custom[:PageSize]
 		out.Next = encodeSkip(custom[PageSize-1].ID)
 	}
 	for _, r := range custom {
-		if r.seenFrom(scope, f.Below) {
+		if r.seenFrom(scope, above, f.Below) {
 			out.Value = append(out.Value, definitionView(scope, r))
 		}
 	}

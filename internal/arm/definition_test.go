@@ -255,3 +255,39 @@ func TestPermissions(t *testing.T) {
 	}
 	who.refused(405, "MethodNotAllowed", "PUT", sub+"/providers/Microsoft.Authorization/permissions", `{}`)
 }
+
+// TestRightsAtManagementGroups: roles, denials and custom roles count below a
+// management group, and are made by who has the right there.
+func TestRightsAtManagementGroups(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.root().must(200, "PUT", mgs+"/near", `{"properties":{"displayName":"Near"}}`)
+	w.root().must(200, "PUT", mgs+"/deep", below(mgs+"/near"))
+	w.root().must(200, "PUT", mgs+"/aside", `{"properties":{"displayName":"Aside"}}`)
+	w.root().must(200, "PUT", mgs+"/deep"+sub, "")
+	w.owner.must(201, "PUT", vms+"/vm1", local)
+	p := w.as(tenantA, "p")
+	role := w.root().role("Machines", mgs+"/near", "Microsoft.Compute/*/read")
+	w.owner.refused(403, "LinkedAuthorizationFailed", "PUT", rolePath(sub, role), roleBody("Machines", mgs+"/near", "*"))
+	w.owner.refused(403, "AuthorizationFailed", "PUT", assignmentID(mgs+"/near", name1), assignmentBody(role, p.oid))
+	w.root().refused(404, "ResourceNotFound", "PUT", assignmentID(mgs+"/none", name1), assignmentBody(roleReader, p.oid))
+	w.root().refused(404, "RoleDefinitionDoesNotExist", "PUT", assignmentID(mgs+"/aside", name1), assignmentBody(role, p.oid))
+	w.root().refused(404, "RoleDefinitionDoesNotExist", "PUT", assignmentID("/", name1), assignmentBody(role, p.oid))
+	for _, scope := range []string{mgs + "/near", mgs + "/deep", sub, g1} { // at each, and so below it
+		id := w.root().assign(role, p.oid, scope)
+		p.must(200, "GET", vms+"/vm1", "")
+		w.root().must(200, "DELETE", id, "")
+		p.refused(403, "AuthorizationFailed", "GET", vms+"/vm1", "")
+	}
+	w.root().assign(role, p.oid, mgs+"/near")
+	if got := w.owner.must(200, "GET", g1+"/providers/Microsoft.Authorization/roleAssignments?api-version=2022-04-01&$filter=principalId%20eq%20'"+p.oid+"'", "").values(); len(got) != 1 {
+		t.Errorf("below the group the list has %v", got)
+	}
+	if got := w.names(w.owner.must(200, "GET", sub+"/providers/Microsoft.Authorization/roleDefinitions?api-version=2022-04-01&$filter=type%20eq%20'CustomRole'", "")); got != role {
+		t.Errorf("below the group there are the roles %q", got)
+	}
+	w.root().must(201, "PUT", denialPath(mgs+"/near", name1), denialBody("No machines", `"Microsoft.Compute/*"`, p.oid))
+	p.refused(403, "AuthorizationFailed", "GET", vms+"/vm1", "")
+	w.root().must(200, "DELETE", denialPath(mgs+"/near", name1), "")
+	p.must(200, "GET", vms+"/vm1", "")
+}

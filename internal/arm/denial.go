@@ -264,7 +264,10 @@ func (a *API) DenyAssignments(ctx context.Context, c access.Caller, scope resour
 			return List{}, err
 		}
 	}
-	scopes, below := listed(scope, f.AtScope)
+	scopes, below, err := a.rightsListed(ctx, c.Tenant, scope, f.AtScope)
+	if err != nil {
+		return List{}, err
+	}
 	all, err := a.Store.DenyAssignments(ctx, c.Tenant, scopes, below, Page{After: after, Limit: PageSize + 1})
 	if err != nil {
 		return List{}, err
