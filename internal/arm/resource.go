@@ -41,6 +41,7 @@ type RoleAssignment struct {
 	access.Assignment
 	PrincipalType    string
 	Description      string
+	ConditionVersion string
 	Created, Updated time.Time
 	CreatedBy        string
 	UpdatedBy        string
@@ -55,6 +56,9 @@ const (
 	ChangeAssignment = "assignment" // role assignment; key: the principal's object id
 	ChangeCredential = "credential" // its federated credentials changed; key: the principal's object id
 	ChangeAPI        = "api"        // an application's audiences changed; key: its resource key
+	ChangeRole       = "role"       // a role of the tenant's own; key: its GUID
+	ChangeDenial     = "denial"     // a deny assignment; key: its ID's key
+	ChangeGroup      = "group"      // a group or who is in it; key: its object id
 )
 
 // Change is a row of the feed: reading what has revision > n misses nothing,
@@ -74,6 +78,7 @@ type Page struct {
 // Store is what the management API needs of the database. *store.DB
 // implements it.
 type Store interface {
+	accessStore
 	// Resource returns [problem.NotFound] if there is none with this key.
 	Resource(ctx context.Context, tenant, key string) (Resource, error)
 	// Resources lists by key. under "" means the whole tenant, else only what
@@ -116,6 +121,7 @@ type Store interface {
 
 // Tx is a management write under way. Every change leaves a row in the feed.
 type Tx interface {
+	accessTx
 	// Revision is the revision that this write has.
 	Revision() int64
 	// CreateTenant makes the tenant of the event; [problem.Exists] if it is there.
@@ -137,8 +143,9 @@ type Tx interface {
 	PrincipalOf(resourceKey string) (directory.Principal, error)
 	Principal(id string) (directory.Principal, error)
 	PutPrincipal(p directory.Principal) error
-	// DeletePrincipal deletes the principal, its role assignments and its
-	// federated credentials.
+	// DeletePrincipal deletes the principal, its role assignments, its federated
+	// credentials, and its memberships: of groups that it is in and, if it is one,
+	// of its members.
 	DeletePrincipal(id string) error
 	// Attach and Detach change which resources have a user-assigned identity.
 	// Both are idempotent.

@@ -38,6 +38,7 @@ func nouns() map[string]noun {
 		typeDefinition:                         {resource: (*API).serveDefinition, collection: (*API).serveDefinitions},
 		"microsoft.managedidentity/identities": {resource: (*API).serveDefaultIdentity},
 		"innate.audit/events":                  {collection: (*API).serveEventsOf},
+		strings.ToLower(typeFederated):         {collection: (*API).serveFederated},
 		strings.ToLower(typeSubscription):      {resource: (*API).serveSubscription},
 	}
 }

@@ -36,6 +36,9 @@ const (
 	ManagedIdentity PrincipalKind = "ManagedIdentity"
 	// Application is a registered API.
 	Application PrincipalKind = "Application"
+	// Group stands for its members, which have the roles that it has. It
+	// belongs to no resource and gets no tokens.
+	Group PrincipalKind = "Group"
 )
 
 // Principal can hold role assignments.

@@ -31,6 +31,14 @@ type Claims struct {
 	All map[string]any
 }
 
+// Signature is what is known of a token's signature.
+type Signature struct {
+	// Verified is whether the issuer signed the token, and it is good now; Why
+	// says why not, or why that is not known.
+	Verified bool
+	Why      string
+}
+
 // ParseClaims reads a token's payload. It refuses what two readers could read in
 // two ways, above all the same member twice; names compare exactly, so that
 // "Sub" is not "sub". Errors are [problem.Invalid].

@@ -67,7 +67,10 @@ type stream struct {
 	// doubt says that the host may be evicted or another machine by now: at
 	// each heartbeat, and whenever the feed says something of the host.
 	doubt bool
-	send  func(fleetapi.Change) error
+	// caught says that the agent has had a line without changes since it
+	// connected, before which it trusts nothing that it has.
+	caught bool
+	send   func(fleetapi.Change) error
 }
 
 // Changes sends the host what concerns it of the tenant's changes after a
@@ -123,12 +126,15 @@ func (s *stream) forward(ctx context.Context, after int64, serial string) (int64
 			if msg, err = s.message(ctx, cs); err != nil {
 				return after, err
 			}
-			after, msg.More = msg.Revision, true
+			// A page that is not full is the last: to read once more for nothing
+			// would cost each stream as much as the change itself.
+			after, msg.More = msg.Revision, len(cs) >= feedPage || !s.caught
 		}
 		if err := s.send(msg); err != nil {
 			return after, err
 		}
-		if len(cs) == 0 {
+		s.caught = s.caught || len(cs) == 0
+		if !msg.More {
 			return after, nil
 		}
 	}

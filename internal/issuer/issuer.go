@@ -22,6 +22,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"sync"
@@ -61,6 +62,8 @@ type Config struct {
 	// Roots are whom to trust for issuers' certificates; nil for the system's.
 	Roots *x509.CertPool
 	Now   func() time.Time
+
+	at func(netip.Addr) Reach // [reachOf], but in tests
 }
 
 // Keys are the keys of all issuers that were asked for lately.
@@ -85,6 +88,9 @@ type set struct {
 
 // New makes an empty set of keys.
 func New(cfg Config) *Keys {
+	if cfg.at == nil {
+		cfg.at = reachOf
+	}
 	k := &Keys{cfg: cfg, known: map[string]*set{}}
 	k.client = &http.Client{
 		Timeout: Timeout,

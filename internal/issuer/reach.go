@@ -112,7 +112,7 @@ func (c Config) dial(ctx context.Context, network, to string) (net.Conn, error) 
 		if err != nil {
 			return fmt.Errorf("reading the address %s: %w", address, err)
 		}
-		if r := reachOf(at.Addr()); r > path.limit {
+		if r := c.at(at.Addr()); r > path.limit {
 			return &tooFar{r, path.limit}
 		}
 		return nil
@@ -122,7 +122,7 @@ func (c Config) dial(ctx context.Context, network, to string) (net.Conn, error) 
 		return nil, err
 	}
 	if at, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
-		path.reached = reachOf(at.AddrPort().Addr())
+		path.reached = c.at(at.AddrPort().Addr())
 	}
 	return conn, nil
 }

@@ -42,6 +42,25 @@ type Config struct {
 	Replica string `yaml:"replica"`
 	// TokenLife is how long access tokens live: "10m" to "24h". Default "1h".
 	TokenLife string `yaml:"token_life"`
+	// Federation says which other issuers may be asked for their keys, when a
+	// federated identity credential trusts them.
+	Federation Federation `yaml:"federation"`
+}
+
+// Federation bounds where credentials can have this program connect to. The
+// addresses are looked at when a connection is made, whatever the name said
+// before; link-local ones, where machines have their metadata, are never asked.
+type Federation struct {
+	// Reach is how far inwards an issuer may be: "public" for the Internet
+	// alone, "private" for one's own networks too, "loopback" for this machine
+	// too. Default "private": the issuers of one's own clusters are there.
+	Reach string `yaml:"reach"`
+	// Hosts are all host names that issuers, and where they keep their keys, may
+	// have; "*.example.com" is those below example.com. Default: any.
+	Hosts []string `yaml:"hosts"`
+	// CAFile is PEM: whom to trust for issuers' certificates. Default: whom
+	// the system trusts.
+	CAFile string `yaml:"ca_file"`
 }
 
 // Database is one of two.
@@ -128,6 +147,9 @@ func (c *Config) Validate() error {
 	if d, err := time.ParseDuration(c.TokenLife); err != nil || d < sts.MinLife || d > sts.MaxLife {
 		bad("token_life: %q is not a duration from %s to %s", c.TokenLife, sts.MinLife, sts.MaxLife)
 	}
+	if err := c.Federation.check(); err != nil {
+		errs = append(errs, err)
+	}
 	return errors.Join(errs...)
 }
 
@@ -141,6 +163,9 @@ func (c *Config) CheckFiles() error {
 	}
 	if !c.TLS.LocalCA {
 		_, err := (&certificates{files: c.TLS}).fromFiles()
+		errs = append(errs, err)
+	}
+	if _, err := c.Federation.roots(); err != nil {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)

@@ -91,11 +91,16 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, now func() time.Tim
 	box := &seal.Box{Root: root}
 	s.Ring = &keyring.Ring{Store: s.DB, Box: box, Config: keyring.DefaultConfig, Now: now}
 	s.Directory = &directory.Directory{Store: s.DB, Now: now}
-	s.STS = &sts.Service{Directory: s.Directory, Ring: s.Ring, Names: s.Names, Life: life, Now: now}
+	issuers, err := cfg.Federation.issuers(now)
+	if err != nil {
+		return nil, err
+	}
+	s.STS = &sts.Service{Directory: s.Directory, Ring: s.Ring, Names: s.Names, Issuers: issuers, Life: life, Now: now}
 	s.ARM = &arm.API{Store: s.DB, Directory: s.Directory, Names: s.Names, Now: now}
 	s.Vault = &vault.Vault{Store: s.DB, Box: box, Authorize: s.Directory.Authorize, Now: now}
 	s.Fleet = &fleet.Fleet{Store: s.DB, Ring: s.Ring, Names: s.Names, Issue: s.issue, Authorize: s.Directory.Authorize, Now: now, Log: log}
 	s.ARM.Register(arm.Own(s.STS.Reserved)...)
+	s.ARM.Federate(s.STS.TryAssertion)
 	s.ARM.Register(vault.Type(s.Names))
 	s.ARM.Register(s.Fleet.Types()...)
 	s.ARM.Common = s.Fleet.Actions()

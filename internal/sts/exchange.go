@@ -205,37 +205,29 @@ func echo(s string) string {
 	}, problem.Clip(s))
 }
 
-// Signature is what a dry run found out about a token's signature.
-type Signature struct {
-	// Verified is whether the issuer signed the token; Why says why not, or why
-	// that is not known.
-	Verified bool
-	Why      string
-}
-
 // TryAssertion reads a token as [Service.exchange] would, for a dry run. It asks
 // the issuer only if contact is set and the principal trusts it.
-func (s *Service) TryAssertion(ctx context.Context, p directory.Principal, raw string, contact bool) (federation.Claims, Signature, error) {
+func (s *Service) TryAssertion(ctx context.Context, p directory.Principal, raw string, contact bool) (federation.Claims, federation.Signature, error) {
 	a, cl, err := parseAssertion(raw)
 	if err != nil {
-		return cl, Signature{}, problem.Errorf(problem.Invalid, "The member 'token' is not one that could be exchanged: %s", strings.TrimPrefix(problem.Of(err).Detail, "AADSTS50027: "))
+		return cl, federation.Signature{}, problem.Errorf(problem.Invalid, "The member 'token' is not one that could be exchanged: %s", strings.TrimPrefix(problem.Of(err).Detail, "AADSTS50027: "))
 	}
 	_, own := s.own(cl.Issuer)
 	trusts, err := s.Directory.Store.TrustsIssuer(ctx, p.Tenant, p.ID, cl.Issuer)
 	switch {
 	case err != nil:
-		return cl, Signature{}, err
+		return cl, federation.Signature{}, err
 	case !trusts:
-		return cl, Signature{Why: "not checked: the identity has no credential of its issuer"}, nil
+		return cl, federation.Signature{Why: "not checked: the identity has no credential of its issuer"}, nil
 	case !contact && !own:
-		return cl, Signature{Why: "not checked: that takes the issuer's keys, and asking for them was not wanted (verify)"}, nil
+		return cl, federation.Signature{Why: "not checked: that takes the issuer's keys, and asking for them was not wanted (verify)"}, nil
 	}
 	err = s.verifyAssertion(ctx, raw, a, cl.Issuer)
 	if err == nil {
 		err = s.inTime(cl)
 	}
 	if p := problem.Of(err); err != nil && p.Kind != problem.Internal {
-		return cl, Signature{Why: p.Detail}, nil
+		return cl, federation.Signature{Why: p.Detail}, nil
 	}
-	return cl, Signature{Verified: err == nil}, err
+	return cl, federation.Signature{Verified: err == nil}, err
 }

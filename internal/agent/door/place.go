@@ -152,22 +152,50 @@ func bind(fd, index int) error {
 	return os.NewSyscallError("setsockopt IP_TTL", unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_TTL, 1))
 }
 
+// lentLabel marks addresses that an agent put on an interface, so that the
+// process that takes its place, by an upgrade or after its sudden end, knows
+// them from those that were there.
+const lentLabel = "innate-agent"
+
 // lend puts the metadata service's address on an interface. undo takes it away
-// again, if it was not there before.
+// again, if no one but an agent put it there.
 func lend(s *space, link netlink.Link) (undo func(), err error) {
 	addr := &netlink.Addr{
 		IPNet: &net.IPNet{IP: Metadata.Addr().AsSlice(), Mask: net.CIDRMask(32, 32)},
 		Scope: unix.RT_SCOPE_LINK, // no source for anything that leaves the link
+		Label: lentLabel,
 	}
-	err = s.ask(func(h *netlink.Handle) error { return h.AddrAdd(link, addr) })
-	if errors.Is(err, os.ErrExist) {
-		return func() {}, nil
-	}
+	ours := true
+	err = s.ask(func(h *netlink.Handle) error {
+		err := h.AddrAdd(link, addr)
+		if errors.Is(err, os.ErrExist) {
+			ours, err = lent(h, link)
+		}
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("putting %s on %s: %w", Metadata.Addr(), link.Attrs().Name, err)
 	}
+	if !ours {
+		return func() {}, nil
+	}
+	addr.Label = "" // the kernel writes another one when the interface is renamed
 	return func() {
 		// Where it fails, the address went with the interface.
 		_ = s.ask(func(h *netlink.Handle) error { return h.AddrDel(link, addr) })
 	}, nil
+}
+
+// lent reports whether the address that is on the interface is an agent's.
+func lent(h *netlink.Handle, link netlink.Link) (bool, error) {
+	have, err := h.AddrList(link, netlink.FAMILY_V4)
+	if err != nil {
+		return false, err
+	}
+	for _, a := range have {
+		if a.IP.Equal(Metadata.Addr().AsSlice()) && a.Label == lentLabel {
+			return true, nil
+		}
+	}
+	return false, nil
 }
