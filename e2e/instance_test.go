@@ -73,9 +73,15 @@ func newFolder(t *testing.T) string {
 // has another --port, and waits until it is ready. It is ended with the test.
 func startOn(t *testing.T, dir string, flags ...string) *instance {
 	t.Helper()
+	return startWith(t, dir, nil, flags...)
+}
+
+// startWith starts it with more variables.
+func startWith(t *testing.T, dir string, env []string, flags ...string) *instance {
+	t.Helper()
 	in := &instance{dir: dir, log: newOutput(), ended: make(chan struct{})}
 	in.cmd = exec.Command(filepath.Join(bin, "innate"), append([]string{"dev", "--data", dir, "--port", "0"}, flags...)...)
-	in.cmd.Env = cleanEnv()
+	in.cmd.Env = append(cleanEnv(), env...)
 	in.cmd.Stdout, in.cmd.Stderr = in.log, in.log
 	if err := in.cmd.Start(); err != nil {
 		t.Fatal(err)
