@@ -112,8 +112,7 @@ func New(cfg Config) *Keys {
 // as it should; its detail says in what.
 func (k *Keys) Of(ctx context.Context, issuer string, a *token.Assertion) ([]token.Key, error) {
 	now := k.cfg.Now()
-	s := k.get(issuer)
-	_, found := token.Key{}, false
+	s, found := k.get(issuer), false
 	if s != nil {
 		_, found = a.Find(s.keys)
 	}
