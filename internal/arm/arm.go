@@ -12,6 +12,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"regexp"
 	"sort"
 	"strings"
@@ -35,6 +36,8 @@ type Type struct {
 	Separator    string
 	// NoLocation marks types that have no location.
 	NoLocation bool
+	// Polling is how the family's clients wait for a long-running operation.
+	Polling Polling
 	// Extension marks types whose resources say something of another resource
 	// in a group: {resource}/providers/{type}/{name}. Check says of which.
 	Extension bool
@@ -99,6 +102,11 @@ type API struct {
 	Common map[string]Action
 	// FollowLife is how long one answer follows the record; zero means an hour.
 	FollowLife time.Duration
+	// Patience is how long a client waits before an operation goes on without
+	// it; zero means five seconds.
+	Patience time.Duration
+	// Log hears of what nobody waits for; nil discards.
+	Log *slog.Logger
 }
 
 // Register adds types to the table.
@@ -180,6 +188,12 @@ func (a *API) record(ctx context.Context, ev audit.Event, p *problem.Error) erro
 
 // write runs a management write; what it refuses is recorded too.
 func (a *API) write(ctx context.Context, ev audit.Event, fn func(Tx) error) error {
+	if n := runningIn(ctx); n != nil {
+		if err := n.begin(ctx); err != nil {
+			return err
+		}
+		fn = n.within(fn)
+	}
 	err := a.Store.Write(ctx, &ev, fn)
 	if p := problem.Of(err); err != nil && p.Kind != problem.Internal && p.Kind != problem.Unavailable {
 		return a.refuse(ctx, ev, p)

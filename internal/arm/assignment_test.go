@@ -253,7 +253,7 @@ func TestRoleAssignmentLists(t *testing.T) {
 	}
 	list := sub + "/providers/Microsoft.Authorization/roleAssignments?api-version=2022-04-01&$filter="
 	for _, filter := range []string{"x", "principalId%20ne%20'x'", "atScope()%20or%20atScope()", "principalId" + of(p.oid) + "%20and%20principalId" + of(q.oid)} {
-		w.owner.refused(400, "NotSupported", "GET", list+filter, "")
+		w.owner.refused(400, "InvalidFilterInQueryString", "GET", list+filter, "")
 	}
 	w.as(tenantA, "nobody").refused(403, "AuthorizationFailed", "GET", list, "")
 }
@@ -274,5 +274,5 @@ func TestRoleDefinitions(t *testing.T) {
 	}
 	w.owner.refused(404, "RoleDefinitionDoesNotExist", "GET", all+"/"+uuid.NewString(), "")
 	w.owner.refused(400, "NotSupported", "PUT", all+"/"+uuid.NewString(), `{}`)
-	w.owner.refused(400, "NotSupported", "GET", all+"?api-version=2022-04-01&$filter=type%20eq%20'CustomRole'", "")
+	w.owner.refused(400, "InvalidFilterInQueryString", "GET", all+"?api-version=2022-04-01&$filter=type%20eq%20'CustomRole'", "")
 }

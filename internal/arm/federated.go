@@ -3,9 +3,7 @@ package arm
 import (
 	"context"
 	"encoding/json"
-	"net/http"
 	"regexp"
-	"strconv"
 	"strings"
 
 	"github.com/google/uuid"
@@ -13,7 +11,6 @@ import (
 	"github.com/innate-id/innate/internal/directory"
 	"github.com/innate-id/innate/internal/federation"
 	"github.com/innate-id/innate/internal/problem"
-	"github.com/innate-id/innate/internal/resource"
 )
 
 const typeFederated = typeIdentity + "/federatedIdentityCredentials"
@@ -147,59 +144,4 @@ func distrust(tx Tx, r Resource) error {
 		return err
 	}
 	return tx.DeleteFederatedCredential(p.ID, r.ID.Name())
-}
-
-// serveFederated serves .../federatedIdentityCredentials, of which clients may
-// ask for pages of a size.
-func (a *API) serveFederated(w http.ResponseWriter, r *http.Request, q request, probe resource.ID) error {
-	if r.Method != http.MethodGet {
-		return notAllowed(r, "GET")
-	}
-	identity := probe.Parent()
-	ev, err := a.permit(r.Context(), q.c, typeFederated+"/read", identity)
-	if err != nil {
-		return err
-	}
-	size := PageSize
-	if s := q.q.Get("$top"); s != "" || len(q.q["$top"]) > 1 {
-		n, err := strconv.Atoi(s)
-		if err != nil || n < 1 || len(q.q["$top"]) > 1 {
-			return a.refuse(r.Context(), ev, problem.Errorf(problem.Invalid, "The query parameter '$top' is '%s'; one number from 1 was expected.", problem.Clip(s)))
-		}
-		size = min(n, PageSize)
-	}
-	after, err := decodeSkip(q.q.Get("$skiptoken"))
-	if err != nil {
-		return a.refuse(r.Context(), ev, problem.Of(err))
-	}
-	l, err := a.federatedPage(r.Context(), q.c.Tenant, identity, Page{After: after, Limit: size})
-	if p := problem.Of(err); err != nil && p.Kind != problem.Internal {
-		return a.refuse(r.Context(), ev, p)
-	}
-	if err == nil {
-		err = a.Store.Record(r.Context(), ev)
-	}
-	return a.answerList(w, r, q, l, err)
-}
-
-func (a *API) federatedPage(ctx context.Context, tenant string, identity resource.ID, p Page) (List, error) {
-	out := List{Value: []View{}}
-	if _, err := a.Store.Resource(ctx, tenant, identity.Key()); problem.Is(err, problem.NotFound) {
-		return out, notFound(identity)
-	} else if err != nil {
-		return out, err
-	}
-	rs, err := a.Store.Resources(ctx, tenant, identity.Key(), typeFederated, Page{After: p.After, Limit: p.Limit + 1})
-	if err != nil {
-		return out, err
-	}
-	if len(rs) > p.Limit {
-		rs = rs[:p.Limit]
-		out.Next = encodeSkip(rs[p.Limit-1].ID.Key())
-	}
-	t := a.Types[strings.ToLower(typeFederated)]
-	for _, r := range rs {
-		out.Value = append(out.Value, t.view(r, nil, directory.Principal{}))
-	}
-	return out, nil
 }

@@ -2,10 +2,8 @@ package arm
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/innate-id/innate/internal/access"
@@ -16,9 +14,6 @@ import (
 
 // View is a resource as clients read it.
 type View map[string]any
-
-// PageSize is how many items a list answer has.
-const PageSize = 100
 
 // Get returns a resource.
 func (a *API) Get(ctx context.Context, c access.Caller, id resource.ID) (View, error) {
@@ -31,6 +26,9 @@ func (a *API) Get(ctx context.Context, c access.Caller, id resource.ID) (View, e
 		return nil, err
 	}
 	v, err := a.view(ctx, t, c.Tenant, id)
+	if t.Polling == PollBody {
+		v, err = a.stateOf(ctx, c.Tenant, id, v, err)
+	}
 	if p := problem.Of(err); err != nil && p.Kind != problem.Internal {
 		return nil, a.refuse(ctx, ev, p)
 	}
@@ -89,82 +87,6 @@ func (t *Type) view(r Resource, have []directory.Principal, own directory.Princi
 
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
 
-// List is one page of a list and where the next begins.
-type List struct {
-	Value []View
-	// Next is the token of the next page; "" on the last.
-	Next string
-}
-
-// List lists the resources of a type below parent; typ "" means all types.
-func (a *API) List(ctx context.Context, c access.Caller, parent resource.ID, typ, skip string) (List, error) {
-	action := "Microsoft.Resources/subscriptions/resources/read"
-	if typ != "" {
-		t, ok := a.Types[strings.ToLower(typ)]
-		if !ok {
-			probe, err := parent.Extension(typ, "x")
-			if err != nil {
-				return List{}, err
-			}
-			if _, err = a.typeOf(probe); err == nil { // a filter that is no type, but with a name behind it ends in one
-				err = problem.Errorf(problem.UnknownType, "The resource type '%s' is not known here.", problem.Clip(typ))
-			}
-			return List{}, err
-		}
-		typ, action = t.Name, t.Name+"/read"
-	}
-	ev, err := a.permit(ctx, c, action, parent)
-	if err != nil {
-		return List{}, err
-	}
-	after, err := decodeSkip(skip)
-	if err != nil {
-		return List{}, a.refuse(ctx, ev, problem.Of(err))
-	}
-	if !parent.IsRoot() {
-		if _, err := a.Store.Resource(ctx, c.Tenant, parent.Key()); problem.Is(err, problem.NotFound) {
-			return List{}, a.refuse(ctx, ev, problem.Of(notFound(parent)))
-		} else if err != nil {
-			return List{}, fmt.Errorf("reading %s: %w", parent, err)
-		}
-	}
-	out, err := a.page(ctx, c.Tenant, parent, typ, after)
-	if err != nil {
-		return List{}, err
-	}
-	if err := a.Store.Record(ctx, ev); err != nil {
-		return List{}, fmt.Errorf("recording a list: %w", err)
-	}
-	return out, nil
-}
-
-func (a *API) page(ctx context.Context, tenant string, parent resource.ID, typ, after string) (List, error) {
-	out := List{Value: []View{}}
-	rs, err := a.Store.Resources(ctx, tenant, parent.Key(), typ, Page{After: after, Limit: PageSize + 1})
-	if err != nil {
-		return out, fmt.Errorf("listing below %s: %w", parent, err)
-	}
-	if len(rs) > PageSize {
-		rs = rs[:PageSize]
-		out.Next = encodeSkip(rs[PageSize-1].ID.Key())
-	}
-	for _, r := range rs {
-		t, ok := a.Types[strings.ToLower(r.Type)]
-		if !ok || typ == "" && (r.Type == typeGroup || r.Type == typeSubscription || t.Extension) {
-			continue // groups and extensions are no "resources" to ARM's mixed list
-		}
-		v, err := a.view(ctx, t, tenant, r.ID)
-		if problem.Is(err, problem.NotFound) || problem.Is(err, problem.GroupNotFound) {
-			continue // deleted since the page was read
-		}
-		if err != nil {
-			return out, err
-		}
-		out.Value = append(out.Value, v)
-	}
-	return out, nil
-}
-
 // Subscriptions lists the subscriptions in or above which the caller has a
 // role: the list needs no right of its own.
 func (a *API) Subscriptions(ctx context.Context, c access.Caller) (List, error) {
@@ -202,14 +124,4 @@ func subscriptionView(r Resource) View {
 		"state": "Enabled", "authorizationSource": "RoleBased", "managedByTenants": []any{},
 		"subscriptionPolicies": map[string]any{"locationPlacementId": "Internal_2014-09-01", "quotaId": "Internal_2014-09-01", "spendingLimit": "Off"},
 	}
-}
-
-func encodeSkip(key string) string { return base64.RawURLEncoding.EncodeToString([]byte(key)) }
-
-func decodeSkip(s string) (string, error) {
-	b, err := base64.RawURLEncoding.DecodeString(s)
-	if err != nil {
-		return "", problem.Errorf(problem.Invalid, "The query parameter '$skiptoken' is not one that this API gave out.")
-	}
-	return string(b), nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/innate-id/innate/internal/access"
 	"github.com/innate-id/innate/internal/audit"
+	"github.com/innate-id/innate/internal/odata"
 	"github.com/innate-id/innate/internal/problem"
 	"github.com/innate-id/innate/internal/resource"
 	"github.com/innate-id/innate/internal/web"
@@ -65,17 +66,23 @@ func (a *API) onRecord(r *http.Request, q request, err error) error {
 	if !ok {
 		verb = "action"
 	}
-	on, perr := resource.Parse(q.path)
-	if perr != nil {
-		on = resource.Root
-	}
-	return a.refuse(r.Context(), a.event(q.c, "Innate.Management/requests/"+verb, on), p)
+	return a.refuse(r.Context(), a.event(q.c, "Innate.Management/requests/"+verb, q.on()), p)
 }
 
 type request struct {
 	c    access.Caller
 	q    url.Values
 	path string
+}
+
+// on is the resource that the path names, the root if it names none: for the
+// record of what is not known to be of any.
+func (q request) on() resource.ID {
+	id, err := resource.Parse(q.path)
+	if err != nil {
+		return resource.Root
+	}
+	return id
 }
 
 // query decodes the query; keys compare without case, and one that is read
@@ -89,7 +96,7 @@ func query(r *http.Request) (url.Values, error) {
 	for k, v := range q {
 		out[strings.ToLower(k)] = append(out[strings.ToLower(k)], v...)
 	}
-	for _, k := range []string{"api-version", "$filter", "$skiptoken", "follow", "after"} {
+	for _, k := range []string{"api-version", "$filter", "$skiptoken", "$top", "$expand", "follow", "after"} {
 		if len(out[k]) > 1 {
 			return nil, problem.Errorf(problem.Invalid, "The query parameter '%s' is there more than once.", k)
 		}
@@ -113,7 +120,6 @@ func apiVersion(q url.Values) error {
 }
 
 func (a *API) serveResource(w http.ResponseWriter, r *http.Request, q request, id resource.ID) error {
-	cond := condition(r)
 	switch r.Method {
 	case http.MethodGet:
 		v, err := a.Get(r.Context(), q.c, id)
@@ -124,28 +130,43 @@ func (a *API) serveResource(w http.ResponseWriter, r *http.Request, q request, i
 		}
 		w.WriteHeader(http.StatusNoContent)
 		return nil
-	case http.MethodPut, http.MethodPatch:
-		var doc Document
-		if err := web.ReadJSON(r, &doc); err != nil {
-			return err
-		}
-		if doc == nil {
-			return problem.Errorf(problem.Invalid, "The request content is null; an object was expected.")
-		}
-		v, created, err := a.Put(r.Context(), q.c, id, doc, r.Method == http.MethodPatch, cond)
-		return answer(w, status(created), v, err)
-	case http.MethodDelete:
-		existed, err := a.Delete(r.Context(), q.c, id, cond)
-		if err != nil {
-			return err
-		}
-		if !existed {
-			w.WriteHeader(http.StatusNoContent)
-			return nil
-		}
-		return web.WriteJSON(w, http.StatusOK, struct{}{})
+	case http.MethodPut, http.MethodPatch, http.MethodDelete:
+		return a.serveWrite(w, r, q, id)
 	}
 	return notAllowed(r, "GET, HEAD, PUT, PATCH and DELETE")
+}
+
+// serveWrite serves what changes a resource, and may take long.
+func (a *API) serveWrite(w http.ResponseWriter, r *http.Request, q request, id resource.ID) error {
+	t, err := a.typeOf(id)
+	if err != nil {
+		return err
+	}
+	cond := condition(r)
+	o := longOperation{target: id, action: t.Name + "/write", style: t.Polling}
+	if r.Method == http.MethodDelete {
+		o.action = t.Name + "/delete"
+		o.do = func(ctx context.Context) (reply, error) {
+			existed, err := a.Delete(ctx, q.c, id, cond)
+			if err == nil && !existed {
+				return reply{status: http.StatusNoContent}, nil
+			}
+			return reply{http.StatusOK, View{}}, err
+		}
+		return a.longRunning(w, r, q, o)
+	}
+	var doc Document
+	if err := web.ReadJSON(r, &doc); err != nil {
+		return err
+	}
+	if doc == nil {
+		return problem.Errorf(problem.Invalid, "The request content is null; an object was expected.")
+	}
+	o.do = func(ctx context.Context) (reply, error) {
+		v, created, err := a.Put(ctx, q.c, id, doc, r.Method == http.MethodPatch, cond)
+		return reply{status(created), v}, err
+	}
+	return a.longRunning(w, r, q, o)
 }
 
 func condition(r *http.Request) Condition {
@@ -241,72 +262,62 @@ func (a *API) serveList(w http.ResponseWriter, r *http.Request, q request, paren
 	if r.Method != http.MethodGet {
 		return notAllowed(r, "GET")
 	}
-	if f := q.q.Get("$filter"); f != "" {
-		t, ok := equals(f, "resourceType")
-		if !ok || t == "" || typ != "" {
-			return problem.Errorf(problem.NotSupported, "The $filter '%s' is not supported in this version; resourceType eq 'Namespace/type' is, on /resources.", problem.Clip(f))
-		}
-		typ = t
+	l, err := listQuery(q.q, typ)
+	if err != nil {
+		return err
 	}
-	l, err := a.List(r.Context(), q.c, parent, typ, q.q.Get("$skiptoken"))
-	return a.answerList(w, r, q, l, err)
+	out, err := a.List(r.Context(), q.c, parent, l)
+	return a.answerList(w, r, q, out, err)
 }
 
-var eq = regexp.MustCompile(`^\s*([A-Za-z]+)\s+eq\s+'([^']*)'\s*$`)
-
-// equals reads the filter "name eq 'value'".
-func equals(filter, name string) (string, bool) {
-	m := eq.FindStringSubmatch(filter)
-	if m == nil || !strings.EqualFold(m[1], name) {
-		return "", false
-	}
-	return m[2], true
-}
-
-// assignedTo reads the filter "assignedTo('value')".
-func assignedTo(filter string) (string, bool) {
-	id, ok := strings.CutPrefix(filter, "assignedTo('")
-	id, end := strings.CutSuffix(id, "')")
-	return id, ok && end && !strings.Contains(id, "'")
-}
-
-func assignmentFilter(f string) (AssignmentFilter, error) {
+// assignmentFilter reads the filter of a list of role assignments.
+func assignmentFilter(s string) (AssignmentFilter, error) {
 	var out AssignmentFilter
-	if strings.TrimSpace(f) == "" {
-		return out, nil
+	f, err := odata.Parse(s)
+	if err != nil {
+		return out, err
 	}
-	for _, part := range strings.Split(f, " and ") {
-		part = strings.TrimSpace(part)
-		if strings.EqualFold(part, "atScope()") {
+	const can = "atScope() and one of principalId eq '{id}' and assignedTo('{id}'), joined by and,"
+	terms, ok := f.Terms()
+	if !ok {
+		return out, problem.Errorf(problem.BadFilter, "The $filter has or or not; %s can be asked here.", can).At("$filter")
+	}
+	for _, t := range terms {
+		id, _ := t.Text()
+		if t.Calls("assignedTo", odata.Text) {
+			id = t.Values[0].Text
+		}
+		switch {
+		case t.Calls("atScope"):
 			out.AtScope = true
-			continue
-		}
-		id, ok := equals(part, "principalId")
-		if !ok {
-			id, ok = assignedTo(part)
-		}
-		if ok && id != "" && out.Principal == "" {
+		case id != "" && out.Principal == "" && (t.Is("principalId", odata.Eq) || t.Is("assignedTo", odata.Call)):
 			out.Principal = id
-			continue
+		default:
+			return AssignmentFilter{}, t.Unknown(can)
 		}
-		return out, problem.Errorf(problem.NotSupported, "The $filter '%s' is not supported; atScope() and one of principalId eq '{id}' and assignedTo('{id}') are, joined by and.", problem.Clip(f))
 	}
 	return out, nil
 }
 
-func definitionFilter(f string) (string, error) {
-	f = strings.TrimSpace(f)
-	if f == "" || strings.EqualFold(f, "atScopeAndBelow()") || strings.EqualFold(f, "atScope()") {
-		return "", nil
+// definitionFilter reads the filter of a list of role definitions: a role's
+// name, "" for all.
+func definitionFilter(s string) (name string, err error) {
+	f, err := odata.Parse(s)
+	if err != nil {
+		return "", err
 	}
-	if t, ok := equals(f, "type"); ok && strings.EqualFold(t, "BuiltInRole") {
-		return "", nil
-	}
-	name, ok := equals(f, "roleName")
-	if !ok {
-		return "", problem.Errorf(problem.NotSupported, "The $filter '%s' is not supported; roleName eq '{name}' is.", problem.Clip(f))
-	}
-	return name, nil
+	err = f.Check("atScopeAndBelow(), type eq 'BuiltInRole' and roleName eq '{name}'", func(t odata.Term) bool {
+		text, _ := t.Text()
+		switch {
+		case f.Join != odata.Leaf:
+			return false
+		case t.Is("roleName", odata.Eq):
+			name = text
+			return name != ""
+		}
+		return t.Calls("atScopeAndBelow") || t.Calls("atScope") || t.Is("type", odata.Eq) && strings.EqualFold(text, "BuiltInRole")
+	})
+	return name, err
 }
 
 // answerList writes a page with the absolute URL of the next.

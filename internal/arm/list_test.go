@@ -2,6 +2,7 @@ package arm_test
 
 import (
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -61,9 +62,12 @@ func TestPaging(t *testing.T) {
 		t.Errorf("role assignments: %d names in pages of %v", len(names), sizes)
 	}
 	for _, skip := range []string{"!", "%00", "AA", "____"} {
-		if r := w.owner.do("GET", vms+"?api-version=2024-11-30&$skiptoken="+skip, ""); r.status != 200 {
-			w.owner.refused(400, "InvalidRequestContent", "GET", vms+"?api-version=2024-11-30&$skiptoken="+skip, "")
-		}
+		w.owner.refused(400, "InvalidRequestContent", "GET", vms+"?api-version=2024-11-30&$skiptoken="+skip, "")
+	}
+	// What the mixed list leaves out does not shorten its pages.
+	w.owner.must(201, "PUT", vms+"/VM000/providers/Innate.Fleet/callerRules/r", `{"properties":{"selectors":["unix:uid:0"],"grade":"kernel","audiences":["https://vault.azure.net"]}}`)
+	if _, sizes := w.owner.pages(g1 + "/resources"); !slices.Equal(sizes, []int{100, 100, 5}) {
+		t.Errorf("pages of a list that leaves some out: %v", sizes)
 	}
 }
 
@@ -93,14 +97,39 @@ func fill(tx arm.Tx, names []string, oid string) error {
 func TestListFilters(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.owner.must(201, "PUT", vms+"/vm1", local)
+	w.owner.must(201, "PUT", vms+"/vm1", `{"location":"West Europe","tags":{"env":"prod","Cost Center":"7"}}`)
+	w.owner.must(201, "PUT", vms+"/vm2", `{"location":"local","tags":{"ENV":"test","other":"prod"},"identity":{"type":"SystemAssigned"}}`)
 	w.owner.must(201, "PUT", uais+"/uai", local)
-	with := func(filter string) string { return g1 + "/resources?api-version=2024-11-30&$filter=" + filter }
+	w.owner.must(201, "PUT", vms+"/vm3", block("UserAssigned", on(uais+"/uai")))
+	w.owner.must(201, "PUT", sub+"/resourceGroups/g2", `{"location":"local","tags":{"env":"prod"}}`)
+	oid := w.owner.must(200, "GET", vms+"/vm2", "").str("identity", "principalId")
+	user := w.owner.must(200, "GET", uais+"/uai", "").str("properties", "principalId")
+	with := func(filter string) string {
+		return g1 + "/resources?api-version=2024-11-30&$filter=" + url.QueryEscape(filter)
+	}
 	for filter, want := range map[string]string{
-		"": "uai vm1",
-		"resourceType%20eq%20'Microsoft.Compute/virtualMachines'":     "vm1",
-		"%20RESOURCETYPE%20eq%20'microsoft.compute/virtualmachines'+": "vm1",
-		"resourceType%20eq%20'Microsoft.KeyVault/vaults'":             "",
+		"": "uai vm1 vm2 vm3",
+		"resourceType eq 'Microsoft.Compute/virtualMachines'":   "vm1 vm2 vm3",
+		" RESOURCETYPE eq 'microsoft.compute/virtualmachines' ": "vm1 vm2 vm3",
+		"resourceType ne 'Microsoft.Compute/virtualMachines'":   "uai",
+		"resourceType eq 'Microsoft.KeyVault/vaults'":           "",
+		"name eq 'VM1'": "vm1",
+		"name eq 'VM1' and resourceType eq 'Microsoft.KeyVault/vaults'":                    "",
+		"name eq 'vm1' or name eq 'uai'":                                                   "uai vm1",
+		"substringof('M1', name) or substringof('x', resourceGroup)":                       "vm1",
+		"location eq 'westeurope'":                                                         "vm1",
+		"location ne 'westeurope' and not (name eq 'uai')":                                 "vm2 vm3",
+		"tagName eq 'env'":                                                                 "vm1 vm2",
+		"tagName eq 'Env' and tagValue eq 'prod'":                                          "vm1",
+		"tagName eq 'env' and tagValue eq 'Prod'":                                          "",
+		"tagValue eq 'prod'":                                                               "vm1 vm2",
+		"startswith(tagName, 'cost')":                                                      "vm1",
+		"startswith(tagName, 'nothing') eq true":                                           "",
+		"resourceGroup eq 'G1' and name eq 'uai'":                                          "uai",
+		"resourceGroup eq 'g2'":                                                            "",
+		"identity/principalId eq '" + oid + "'":                                            "vm2",
+		"identity/principalId eq '" + user + "'":                                           "vm3",
+		"identity/principalId eq '" + user + "' and resourceType eq 'Microsoft.Web/sites'": "",
 	} {
 		names, _ := w.owner.pages(with(filter))
 		slices.Sort(names)
@@ -108,19 +137,37 @@ func TestListFilters(t *testing.T) {
 			t.Errorf("$filter=%s lists %q, want %q", filter, got, want)
 		}
 	}
+	groups := w.owner.must(200, "GET", sub+"/resourceGroups?api-version=2024-11-30&$filter="+url.QueryEscape("tagName eq 'env' and tagValue eq 'prod'"), "").values()
+	if len(groups) != 1 || groups[0]["name"] != "g2" {
+		t.Errorf("resource groups by tag: %v", groups)
+	}
 	for filter, code := range map[string]string{
-		"tagName%20eq%20'x'": "NotSupported",
-		"resourceType%20eq%20'Microsoft.Compute/virtualMachines'%20or%20'a'": "NotSupported",
-		"resourceType%20eq%20'Nobody.Knows/it'":                              "InvalidResourceType",
-		"resourceType%20eq%20'it'":                                           "InvalidRequestContent",
-		"resourceType%20eq%20''":                                             "NotSupported",
+		"kind eq 'x'":     "InvalidFilterInQueryString",
+		"name gt 'x'":     "InvalidFilterInQueryString",
+		"name eq vm1":     "InvalidFilterInQueryString",
+		"name eq 'vm1":    "InvalidFilterInQueryString",
+		"name eq 'a' and": "InvalidFilterInQueryString",
+		"resourceType eq 'Microsoft.Compute/virtualMachines' or 'a'": "InvalidFilterInQueryString",
+		"resourceType eq 'Nobody.Knows/it'":                          "InvalidResourceType",
+		"resourceType eq 'it'":                                       "InvalidResourceType",
+		"resourceType eq ''":                                         "InvalidResourceType",
 		// Reads as a type that is known, if one looks at its end alone.
-		"resourceType%20eq%20'X.Y/z/n/providers/Microsoft.Compute/virtualMachines'": "InvalidResourceType",
+		"resourceType eq 'X.Y/z/n/providers/Microsoft.Compute/virtualMachines'": "InvalidResourceType",
 	} {
 		r := w.owner.do("GET", with(filter), "")
 		if p := r.wrong(r.status, code); p != "" || r.status != 400 && r.status != 404 {
 			t.Errorf("$filter=%s: %d %s: %s", filter, r.status, r.text, p)
 		}
+	}
+	for _, q := range []string{"$top=0", "$top=x", "$top=-1", "$expand=secrets", "$skiptoken=AA", "$top=1&$top=2"} {
+		w.owner.refused(400, "InvalidRequestContent", "GET", g1+"/resources?api-version=2024-11-30&"+q, "")
+	}
+	r := w.owner.must(200, "GET", g1+"/resources?api-version=2024-11-30&$top=2&$expand=createdTime,changedtime,provisioningState", "")
+	if v := r.values(); len(v) != 2 || r.str("nextLink") == "" || v[0]["createdTime"] == nil || v[0]["changedTime"] == nil || v[0]["provisioningState"] != "Succeeded" {
+		t.Errorf("with $top and $expand: %s", r.text)
+	}
+	if names, sizes := w.owner.pages(g1 + "/resources?api-version=2024-11-30&$top=3"); len(names) != 4 || !slices.Equal(sizes, []int{3, 1}) {
+		t.Errorf("pages of 3: %v %v", names, sizes)
 	}
 	w.as(tenantA, "nobody").refused(403, "AuthorizationFailed", "GET", with(""), "")
 	vmReader := w.as(tenantA, "vm-reader", roleReader+" "+vms+"/vm1")

@@ -352,6 +352,9 @@ func (a *API) Delete(ctx context.Context, c access.Caller, id resource.ID, cond 
 			return false, err
 		}
 	}
+	if err := a.takesLong(ctx, c.Tenant, id); err != nil {
+		return false, err
+	}
 	err = a.write(ctx, ev, func(tx Tx) error {
 		existed = false
 		r, err := tx.Resource(id.Key())

@@ -84,6 +84,8 @@ type Store interface {
 	// Resources lists by key. under "" means the whole tenant, else only what
 	// lies below that key; typ "" means all types (compared without case).
 	Resources(ctx context.Context, tenant, under, typ string, p Page) ([]Resource, error)
+	// ResourcesWith is Resources of those that have a term: [TermName].
+	ResourcesWith(ctx context.Context, tenant, under, term string, p Page) ([]Resource, error)
 	// Identities is as in directory.Store.
 	Identities(ctx context.Context, tenant, resourceKey string) ([]directory.Principal, error)
 	// PrincipalOf returns the principal that belongs to the resource;
@@ -117,6 +119,8 @@ type Store interface {
 	HeadsBefore(ctx context.Context, tenant string, at time.Time) (map[string]int64, error)
 	Batches(ctx context.Context, tenant string, after map[string]int64, limit int) ([]audit.Batch, error)
 	Recorded() <-chan struct{}
+
+	OperationStore
 }
 
 // Tx is a management write under way. Every change leaves a row in the feed.
@@ -124,6 +128,9 @@ type Tx interface {
 	accessTx
 	// Revision is the revision that this write has.
 	Revision() int64
+	// EndOperation ends the operation that this write is all of, whether or not
+	// it is written down yet; [problem.Conflict] if it was given up.
+	EndOperation(o Operation) error
 	// CreateTenant makes the tenant of the event; [problem.Exists] if it is there.
 	CreateTenant(t directory.Tenant) error
 

@@ -38,16 +38,17 @@ func nouns() map[string]noun {
 		typeDefinition:                         {resource: (*API).serveDefinition, collection: (*API).serveDefinitions},
 		"microsoft.managedidentity/identities": {resource: (*API).serveDefaultIdentity},
 		"innate.audit/events":                  {collection: (*API).serveEventsOf},
-		strings.ToLower(typeFederated):         {collection: (*API).serveFederated},
+		strings.ToLower(typeDirectoryGroup):    {resource: (*API).serveGroup, collection: (*API).serveGroups},
+		strings.ToLower(typeMember):            {resource: (*API).serveMember, collection: (*API).serveMembers},
 		strings.ToLower(typeSubscription):      {resource: (*API).serveSubscription},
 	}
 }
 
 func paths() []path {
-	return []path{
+	return slices.Concat([]path{
 		{"subscriptions", []string{"GET"}, (*API).serveRoot},
 		{"tenants", []string{"GET"}, (*API).serveRoot},
-	}
+	}, operationPaths())
 }
 
 // router has the two tables; one is made with the handler.

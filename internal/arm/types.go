@@ -28,12 +28,12 @@ func Own(reserved func(audience string) bool) []*Type {
 	vm.Computed = []string{"vmId"}
 	vm.View = func(r Resource, _ directory.Principal, p map[string]any) { p["vmId"] = r.UID }
 	site := identity("Microsoft.Web/sites", ", ")
-	site.Computed = []string{"state"}
+	site.Computed, site.Polling = []string{"state"}, PollBody
 	site.View = func(r Resource, _ directory.Principal, p map[string]any) { p["state"] = "Running" }
 	return []*Type{
 		{Name: typeSubscription, NoLocation: true},
 		{
-			Name: typeGroup, NamePattern: regexp.MustCompile(`^[A-Za-z0-9._()-]{0,89}[A-Za-z0-9_()-]$`),
+			Name: typeGroup, Polling: PollLocation, NamePattern: regexp.MustCompile(`^[A-Za-z0-9._()-]{0,89}[A-Za-z0-9_()-]$`),
 			NameRule: "1 to 90 letters, digits and ( ) - _ . are allowed, not ending with a dot",
 		},
 		vm, site,

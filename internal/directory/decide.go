@@ -54,9 +54,32 @@ func (d *Directory) Authorize(ctx context.Context, c access.Caller, op access.Op
 	if c.System {
 		return access.Decision{Allowed: true}, nil
 	}
+	return d.decide(ctx, c, op, false)
+}
+
+// AuthorizeUnconditionally is Authorize by those role assignments alone that
+// are not narrowed by a condition. It is for operations that change what the
+// narrowed may do: who may only give some roles must not be able to say what
+// those roles are.
+func (d *Directory) AuthorizeUnconditionally(ctx context.Context, c access.Caller, op access.Operation) (access.Decision, error) {
+	if c.System {
+		return access.Decision{Allowed: true}, nil
+	}
+	return d.decide(ctx, c, op, true)
+}
+
+func (d *Directory) decide(ctx context.Context, c access.Caller, op access.Operation, unconditionally bool) (access.Decision, error) {
 	f, err := d.Store.Facts(ctx, c.Tenant, c.Principal, op.Scope)
 	if err != nil {
 		return access.Decision{}, fmt.Errorf("reading the rights of %s: %w", c.Principal, err)
+	}
+	if unconditionally {
+		f = f.Unnarrowed()
+	}
+	if f.Narrowed() {
+		if op.Attributes, err = d.fill(ctx, c, op.Attributes); err != nil {
+			return access.Decision{}, err
+		}
 	}
 	return access.Judge(op, f), nil
 }

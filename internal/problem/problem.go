@@ -27,6 +27,12 @@ const (
 	MissingAPIVersion Kind = "missing_api_version"
 	// BadAPIVersion is an api-version that is no date and no version.
 	BadAPIVersion Kind = "bad_api_version"
+	// BadID is a resource ID that is none, or not one of what is asked for.
+	BadID Kind = "bad_id"
+	// BadName is a resource name that its type does not allow.
+	BadName Kind = "bad_name"
+	// BadFilter is a filter that cannot be read, or asks what cannot be asked.
+	BadFilter Kind = "bad_filter"
 	// NotSupported is something that this version of Innate cannot do.
 	NotSupported Kind = "not_supported"
 	// MethodNotAllowed is a known path with a verb that it does not have.
@@ -90,6 +96,11 @@ const (
 	// PreconditionFailed is an If-Match or If-None-Match that does not hold.
 	PreconditionFailed Kind = "precondition_failed"
 
+	// Locked is a change to what a lock protects.
+	Locked Kind = "locked"
+	// Interrupted is an operation whose process ended before it did.
+	Interrupted Kind = "interrupted"
+
 	// UnknownTenant is a tenant that does not exist.
 	UnknownTenant Kind = "unknown_tenant"
 	// UnknownClient is a client id that the tenant does not have.
@@ -116,12 +127,12 @@ const (
 // Kinds lists every kind, for the tables' tests.
 func Kinds() []Kind {
 	return []Kind{
-		Invalid, MissingParameter, MissingAPIVersion, BadAPIVersion, NotSupported, MethodNotAllowed, TooLarge,
+		Invalid, MissingParameter, MissingAPIVersion, BadAPIVersion, BadID, BadName, BadFilter, NotSupported, MethodNotAllowed, TooLarge,
 		Unauthenticated, TokenExpired, WrongAudience, Revoked,
 		Denied, LinkedDenied, CallerRefused,
 		NotFound, ParentNotFound, GroupNotFound, SubscriptionNotFound, UnknownType, VaultNotFound,
 		PrincipalNotFound, RoleNotFound, IdentityNotFound,
-		Conflict, Exists, AssignmentExists, Immutable, BadIdentity, DeletedRecoverable, Disabled, PreconditionFailed,
+		Conflict, Exists, AssignmentExists, Immutable, BadIdentity, DeletedRecoverable, Disabled, PreconditionFailed, Locked, Interrupted,
 		UnknownTenant, UnknownClient, BadCredential, NoCredential, UnknownAudience, BadScope, UnsupportedGrant,
 		Throttled, Unavailable, Internal,
 	}
@@ -132,7 +143,13 @@ func Kinds() []Kind {
 type Error struct {
 	Kind   Kind
 	Detail string
-	Err    error
+	// Target is the part of the request that is at fault, in the surface's own
+	// words: a member of the body, a query parameter, a header. "" for none.
+	Target string
+	// More are further faults of the same request, where they were found at
+	// once. Surfaces with no room for them show the first.
+	More []*Error
+	Err  error
 }
 
 func (e *Error) Error() string {
@@ -149,6 +166,37 @@ func (e *Error) Unwrap() error { return e.Err }
 // nothing; to keep a cause for the log, write the struct.
 func Errorf(k Kind, format string, args ...any) *Error {
 	return &Error{Kind: k, Detail: fmt.Sprintf(format, args...)}
+}
+
+// At says which part of the request is at fault; it returns e.
+func (e *Error) At(target string) *Error {
+	e.Target = target
+	return e
+}
+
+// Join returns one problem for several faults of a request, nil for none: the
+// first, with the others in More. An error that is no problem is all there is.
+func Join(errs ...error) error {
+	var first *Error
+	for _, err := range errs {
+		if err == nil {
+			continue
+		}
+		p, ok := errors.AsType[*Error](err)
+		if !ok {
+			return err
+		}
+		if first == nil {
+			clone := *p
+			first = &clone
+			continue
+		}
+		first.More = append(first.More, p)
+	}
+	if first == nil {
+		return nil
+	}
+	return first
 }
 
 // Of reports err as a problem, of kind Internal if it carries none.

@@ -75,6 +75,12 @@ func TestQueriesGoByTheirIndex(t *testing.T) {
 		{listChanges, 3, []string{"(tenant=? AND revision>? AND revision<?)"}},
 		{listBatches, 4, []string{"(tenant=? AND chain=? AND seq>?)"}},
 		{firstSince, 3, []string{"COVERING INDEX audit_batch_at (tenant=? AND chain=? AND at_ms>?)"}},
+		{getTerms, 2, []string{"(tenant=? AND resource_key=?)"}},
+		{listResourcesWith, 5, []string{"resource_term_term (tenant=? AND term=? AND resource_key>? AND resource_key<?)", "SEARCH r USING INDEX sqlite_autoindex_resource_1 (tenant=? AND key=?)"}},
+		{getOperation, 2, []string{"(tenant=? AND id=?)"}},
+		{lastOperation, 2, []string{"operation_target (tenant=? AND target_key=?)"}},
+		{sweepOperations, 1, []string{"operation_ended (ended_ms>? AND ended_ms<?)"}},
+		{lostOperations, 1, []string{"operation_lease (lease_ms<?)"}},
 		{purgeDue, 1, []string{"secret_purge (purge_ms>? AND purge_ms<?)"}},
 	} {
 		plan, err := many(t.Context(), db.read, scanPlan, "EXPLAIN QUERY PLAN "+tt.stmt, make([]any, tt.args)...)

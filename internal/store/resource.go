@@ -54,6 +54,19 @@ func (t *writeTx) Resource(key string) (arm.Resource, error) {
 	return resourceAt(t.ctx, t.q, t.tenant, key)
 }
 
+// Tags returns the tags of the resource with this key; none if there is no such
+// resource.
+func (db *DB) Tags(ctx context.Context, tenant, resourceKey string) (map[string]string, error) {
+	r, err := db.Resource(ctx, tenant, resourceKey)
+	if problem.Is(err, problem.NotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return arm.Tags(r)
+}
+
 const listResources = `SELECT ` + resourceColumns + ` FROM resource
 	WHERE tenant = $1 AND key > $2 AND key < $3 ORDER BY key LIMIT $4`
 
@@ -132,7 +145,7 @@ func (t *writeTx) PutResource(r arm.Resource) error {
 		return fmt.Errorf("writing resource %s: %w", r.ID, err)
 	}
 	t.change(arm.ChangeResource, r.ID.Key())
-	return nil
+	return t.putTerms(r)
 }
 
 // encodeBody keeps the client's text as it is, "<" and all.
@@ -162,6 +175,9 @@ func (t *writeTx) DeleteResource(key string) error {
 	}
 	if n > 0 {
 		t.change(arm.ChangeResource, key)
+	}
+	if _, err := t.exec(dropTerms, t.tenant, key); err != nil {
+		return fmt.Errorf("forgetting the terms of %s: %w", key, err)
 	}
 	return t.detachAll(key)
 }

@@ -21,7 +21,8 @@ const (
 )
 
 // Sweep purges the soft-deleted secrets whose time has come, each on record,
-// and forgets enrolment tokens and certificates that expired. Any number of
+// and forgets enrolment tokens and certificates that expired, and operations
+// that ended a day ago. Any number of
 // replicas may sweep at the same time.
 func (db *DB) Sweep(ctx context.Context, now time.Time) error {
 	for more := true; more; {
@@ -42,8 +43,10 @@ func (db *DB) Sweep(ctx context.Context, now time.Time) error {
 		if _, err := exec(ctx, q, sweepEnrolments, ms(now)); err != nil {
 			return nil, err
 		}
-		_, err := exec(ctx, q, sweepCertificates, ms(now))
-		return nil, err
+		if _, err := exec(ctx, q, sweepCertificates, ms(now)); err != nil {
+			return nil, err
+		}
+		return nil, forgetOperations(ctx, q, now)
 	}})
 	if err != nil {
 		return fmt.Errorf("forgetting what expired: %w", err)

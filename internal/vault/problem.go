@@ -58,6 +58,11 @@ var wordsOf = map[problem.Kind]words{
 	problem.AssignmentExists:   {http.StatusConflict, "Conflict", ""},
 	problem.DeletedRecoverable: {http.StatusConflict, "Conflict", "ObjectIsDeletedButRecoverable"},
 	problem.PreconditionFailed: {http.StatusPreconditionFailed, "PreconditionFailed", ""},
+	problem.BadID:              {http.StatusBadRequest, "BadParameter", ""},
+	problem.BadName:            {http.StatusBadRequest, "BadParameter", ""},
+	problem.BadFilter:          {http.StatusBadRequest, "BadParameter", ""},
+	problem.Locked:             {http.StatusConflict, "Conflict", ""},
+	problem.Interrupted:        {http.StatusServiceUnavailable, "ServiceUnavailable", ""},
 
 	problem.Throttled:   {http.StatusTooManyRequests, "Throttled", ""},
 	problem.Unavailable: {http.StatusServiceUnavailable, "ServiceUnavailable", ""},

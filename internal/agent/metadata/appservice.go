@@ -187,6 +187,8 @@ var statusTable = map[problem.Kind]int{
 	problem.DeletedRecoverable: http.StatusBadRequest,
 	problem.Disabled:           http.StatusForbidden,
 	problem.PreconditionFailed: http.StatusBadRequest,
+	problem.BadID:              http.StatusBadRequest, problem.BadName: http.StatusBadRequest, problem.BadFilter: http.StatusBadRequest,
+	problem.Locked: http.StatusBadRequest, problem.Interrupted: http.StatusServiceUnavailable,
 
 	problem.UnknownTenant:    http.StatusBadRequest,
 	problem.UnknownClient:    http.StatusBadRequest,

@@ -270,6 +270,11 @@ var imdsTable = map[problem.Kind]struct {
 	problem.DeletedRecoverable: {http.StatusBadRequest, "invalid_request"},
 	problem.Disabled:           {http.StatusForbidden, "unauthorized_client"},
 	problem.PreconditionFailed: {http.StatusBadRequest, "invalid_request"},
+	problem.BadID:              {http.StatusBadRequest, "invalid_request"},
+	problem.BadName:            {http.StatusBadRequest, "invalid_request"},
+	problem.BadFilter:          {http.StatusBadRequest, "invalid_request"},
+	problem.Locked:             {http.StatusBadRequest, "invalid_request"},
+	problem.Interrupted:        {http.StatusServiceUnavailable, "service_unavailable"},
 
 	problem.UnknownTenant:    {http.StatusBadRequest, "invalid_request"},
 	problem.UnknownClient:    {http.StatusBadRequest, "unauthorized_client"},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/innate-id/innate/internal/arm"
@@ -21,6 +22,7 @@ func management() []test {
 		{"ResourceETagIsTheRevision", etagIsRevision},
 		{"ResourcesPageByKey", resourcePages},
 		{"ResourcesBelowAKeyAreNotThoseBesideIt", resourceRanges},
+		{"ResourcesAreFoundByTheirTerms", resourceTerms},
 		{"ResourcesBoundDieTogether", boundResources},
 		{"DeletedResourceLeavesNoAttachment", deleteDetaches},
 		{"Principals", principals},
@@ -163,6 +165,46 @@ func resourceRanges(t *testing.T, f *fixture) {
 			return err
 		})
 	}
+}
+
+func resourceTerms(t *testing.T, f *fixture) {
+	tagged := func(name, tags string) arm.Resource {
+		r := node(machine("G", name))
+		r.Body["tags"] = json.RawMessage(tags)
+		return r
+	}
+	find := func(under, term string, want ...string) {
+		t.Helper()
+		got, err := f.db.ResourcesWith(t.Context(), tenant, under, term, arm.Page{})
+		must(t, err)
+		same(t, "ResourcesWith("+under+", "+term+")", names(got, resourceID), want)
+	}
+	long := strings.Repeat("\u00e9", 300)
+	f.put(tagged("a", `{"Env":"Prod","x=y":"z"}`), tagged("B", `{"env":"test","long":"`+long+`"}`), node(machine("GG", "b")), node("/subscriptions/S"))
+	find("", arm.TermName("A"), "a")
+	find("", arm.TermName("b"), "B", "b")
+	find(upper(group), arm.TermName("b"), "B")
+	find("", arm.TermName("S"), "S")
+	find("", arm.TermTag("ENV"), "a", "B")
+	find("", arm.TermTagged("ENV", "Prod"), "a")
+	find("", arm.TermTagged("env", "prod"))
+	find("", arm.TermTagged("x=y", "z"), "a")
+	find("", arm.TermTagged("long", long), "B")
+	find("/subscriptions/t", arm.TermTag("env"))
+	got, err := f.db.ResourcesWith(t.Context(), tenant, "", arm.TermTag("env"), arm.Page{Limit: 1, After: id(machine("G", "a")).Key()})
+	must(t, err)
+	same(t, "the page after a", names(got, resourceID), []string{"B"})
+	got, err = f.db.ResourcesWith(t.Context(), other, "", arm.TermTag("env"), arm.Page{})
+	must(t, err)
+	same(t, "of another tenant", len(got), 0)
+
+	f.put(tagged("a", `{"env":"test"}`))
+	find("", arm.TermTagged("env", "Prod"))
+	find("", arm.TermTagged("env", "test"), "a", "B")
+	f.write(func(tx arm.Tx) error { return tx.DeleteResource(machine("G", "B")) })
+	find("", arm.TermTagged("env", "test"), "a")
+	f.put(node(machine("G", "B")))
+	find("", arm.TermTag("long"))
 }
 
 func boundResources(t *testing.T, f *fixture) {
@@ -427,5 +469,5 @@ func closed(t *testing.T, f *fixture) {
 func schemaVersion(t *testing.T, f *fixture) {
 	got, err := f.db.SchemaVersion(t.Context())
 	must(t, err)
-	same(t, "SchemaVersion", got, int64(5))
+	same(t, "SchemaVersion", got, int64(6))
 }

@@ -1,0 +1,360 @@
+package arm
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/innate-id/innate/internal/access"
+	"github.com/innate-id/innate/internal/directory"
+	"github.com/innate-id/innate/internal/odata"
+	"github.com/innate-id/innate/internal/problem"
+	"github.com/innate-id/innate/internal/resource"
+)
+
+// PageSize is how many items a list answer has.
+const PageSize = 100
+
+// scanned is how many rows one page looks at where no index serves the filter.
+// Then a page can be short, or empty, and have a next one.
+const scanned = 2000
+
+// List is one page of a list and where the next begins.
+type List struct {
+	Value []View
+	// Next is the token of the next page; "" on the last.
+	Next string
+}
+
+// ListQuery is what is asked of a list of resources.
+type ListQuery struct {
+	// Type is the one type asked for; "" is the mixed list of all.
+	Type string
+	// After is the key that the page begins after.
+	After string
+	// Top is how many items the page may have.
+	Top    int
+	Filter odata.Filter
+	// Expand adds createdTime, changedTime and provisioningState.
+	Expand []string
+}
+
+// listQuery reads the query of a list.
+func listQuery(q url.Values, typ string) (ListQuery, error) {
+	out := ListQuery{Type: typ, Top: PageSize}
+	var err error
+	if out.Filter, err = odata.Parse(q.Get("$filter")); err != nil {
+		return out, err
+	}
+	if err := out.Filter.Check(filterable, out.knows); err != nil {
+		return out, err
+	}
+	if out.After, err = decodeSkip(q.Get("$skiptoken")); err != nil {
+		return out, err
+	}
+	if out.Top, err = top(q); err != nil {
+		return out, err
+	}
+	if s := q.Get("$expand"); s != "" {
+		out.Expand = strings.Split(s, ",")
+	}
+	for i, e := range out.Expand {
+		j := slices.IndexFunc(expandable, func(have string) bool { return strings.EqualFold(have, strings.TrimSpace(e)) })
+		if j < 0 {
+			return out, problem.Errorf(problem.Invalid, "The query parameter '$expand' has '%s'; %s were expected, with commas between.", problem.Clip(e), strings.Join(expandable, ", ")).At("$expand")
+		}
+		out.Expand[i] = expandable[j]
+	}
+	return out, nil
+}
+
+var expandable = []string{"createdTime", "changedTime", "provisioningState"}
+
+// top reads $top, which can make a page smaller and not larger.
+func top(q url.Values) (int, error) {
+	s := q.Get("$top")
+	if s == "" {
+		return PageSize, nil
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 {
+		return 0, problem.Errorf(problem.Invalid, "The query parameter '$top' is '%s'; a number from 1 on was expected.", problem.Clip(s)).At("$top")
+	}
+	return min(n, PageSize), nil
+}
+
+const filterable = "resourceType, name, resourceGroup, location, tagName and tagValue with eq or ne, identity/principalId with eq, " +
+	"startswith(tagName, 'x') and substringof('x', name or resourceGroup)"
+
+// knows reports whether a list can be asked this.
+func (l ListQuery) knows(t odata.Term) bool {
+	_, text := t.Text()
+	switch {
+	case t.Op == odata.Eq || t.Op == odata.Ne:
+		for _, p := range []string{"name", "resourceGroup", "location", "tagName", "tagValue"} {
+			if text && strings.EqualFold(t.Name, p) {
+				return true
+			}
+		}
+		return text && (l.Type == "" && strings.EqualFold(t.Name, "resourceType") || t.Is("identity/principalId", odata.Eq))
+	case t.Calls("startswith", odata.Property, odata.Text):
+		return strings.EqualFold(t.Values[0].Text, "tagName")
+	case t.Calls("substringof", odata.Text, odata.Property):
+		return strings.EqualFold(t.Values[1].Text, "name") || strings.EqualFold(t.Values[1].Text, "resourceGroup")
+	}
+	return false
+}
+
+// tag is one tag of a resource; the zero tag is none.
+type tag struct {
+	name, value string
+	there       bool
+}
+
+// matches decides on a resource. tagName and tagValue speak of one tag: the
+// filter holds if it does for some tag, or without any.
+func (l ListQuery) matches(r Resource, identities func() []directory.Principal) bool {
+	if l.Filter.IsZero() {
+		return true
+	}
+	holds := func(of tag) bool {
+		return l.Filter.Match(func(t odata.Term) bool { return l.holds(t, r, of, identities) })
+	}
+	for name, value := range tagsOf(r.Body) {
+		if holds(tag{name, value, true}) {
+			return true
+		}
+	}
+	return holds(tag{})
+}
+
+func (l ListQuery) holds(t odata.Term, r Resource, of tag, identities func() []directory.Principal) bool {
+	switch {
+	case t.Calls("startswith", odata.Property, odata.Text):
+		return of.there && strings.HasPrefix(lower(of.name), lower(t.Values[1].Text))
+	case t.Calls("substringof", odata.Text, odata.Property):
+		in := r.ID.Name()
+		if !strings.EqualFold(t.Values[1].Text, "name") {
+			in = r.ID.Group()
+		}
+		return strings.Contains(lower(in), lower(t.Values[0].Text))
+	}
+	want, _ := t.Text()
+	var is bool
+	switch lower(t.Name) {
+	case "resourcetype":
+		is = lower(r.Type) == lower(want)
+	case "name":
+		is = lower(r.ID.Name()) == lower(want)
+	case "resourcegroup":
+		is = lower(r.ID.Group()) == lower(want)
+	case "location":
+		is = normal(location(r.Body)) == normal(want)
+	case "tagname":
+		is = of.there && lower(of.name) == lower(want)
+	case "tagvalue":
+		is = of.there && of.value == want
+	case "identity/principalid":
+		is = slices.ContainsFunc(identities(), func(p directory.Principal) bool { return strings.EqualFold(p.ID, want) })
+	}
+	return is == (t.Op == odata.Eq)
+}
+
+// source is where rows come from: the narrowest index that the filter needs.
+type source struct{ under, typ, term string }
+
+// source picks the index.
+func (l ListQuery) source(parent resource.ID) source {
+	s := source{under: parent.Key(), typ: l.Type}
+	terms := map[string]string{}
+	for _, t := range l.Filter.Needed() {
+		if text, ok := t.Text(); ok && t.Op == odata.Eq {
+			terms[lower(t.Name)] = text
+		}
+	}
+	if g, ok := terms["resourcegroup"]; ok && parent.Group() == "" && !parent.SubscriptionID().IsZero() {
+		if id, err := resource.Parse(parent.SubscriptionID().String() + "/resourceGroups/" + g); err == nil {
+			s.under = id.Key()
+		}
+	}
+	if l.Type == "" {
+		s.typ = terms["resourcetype"]
+	}
+	name, named := terms["name"]
+	tagName, tagged := terms["tagname"]
+	value, valued := terms["tagvalue"]
+	switch {
+	case named:
+		s.term = TermName(name)
+	case tagged && valued:
+		s.term = TermTagged(tagName, value)
+	case tagged:
+		s.term = TermTag(tagName)
+	}
+	return s
+}
+
+// rows reads some rows after a key.
+func (a *API) rowsFrom(ctx context.Context, tenant string, s source, p Page) ([]Resource, error) {
+	if s.term != "" {
+		return a.Store.ResourcesWith(ctx, tenant, s.under, s.term, p)
+	}
+	return a.Store.Resources(ctx, tenant, s.under, s.typ, p)
+}
+
+// List lists the resources below parent.
+func (a *API) List(ctx context.Context, c access.Caller, parent resource.ID, l ListQuery) (List, error) {
+	action := "Microsoft.Resources/subscriptions/resources/read"
+	if l.Type != "" {
+		t, err := a.typeNamed(parent, l.Type)
+		if err != nil {
+			return List{}, err
+		}
+		l.Type, action = t.Name, t.Name+"/read"
+	}
+	ev, err := a.permit(ctx, c, action, parent)
+	if err != nil {
+		return List{}, err
+	}
+	if err := a.knownTypes(parent, l.Filter); err != nil {
+		return List{}, a.refuse(ctx, ev, problem.Of(err))
+	}
+	if !parent.IsRoot() {
+		if _, err := a.Store.Resource(ctx, c.Tenant, parent.Key()); problem.Is(err, problem.NotFound) {
+			return List{}, a.refuse(ctx, ev, problem.Of(notFound(parent)))
+		} else if err != nil {
+			return List{}, fmt.Errorf("reading %s: %w", parent, err)
+		}
+	}
+	out, err := a.page(ctx, c.Tenant, parent, l)
+	if err != nil {
+		return List{}, err
+	}
+	if err := a.Store.Record(ctx, ev); err != nil {
+		return List{}, fmt.Errorf("recording a list: %w", err)
+	}
+	return out, nil
+}
+
+// knownTypes refuses a filter for a type that is not known, which would list
+// nothing without a word.
+func (a *API) knownTypes(parent resource.ID, f odata.Filter) error {
+	for _, t := range f.Needed() {
+		if text, ok := t.Text(); ok && t.Is("resourceType", odata.Eq) {
+			if _, err := a.typeNamed(parent, text); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// typeNamed finds a type by its name.
+func (a *API) typeNamed(parent resource.ID, name string) (*Type, error) {
+	if t, ok := a.Types[strings.ToLower(name)]; ok {
+		return t, nil
+	}
+	unknown := problem.Errorf(problem.UnknownType, "The resource type '%s' is not known here.", problem.Clip(name))
+	probe, err := parent.Extension(name, "x")
+	if err != nil {
+		return nil, unknown
+	}
+	if _, err := a.typeOf(probe); err != nil {
+		return nil, err
+	}
+	return nil, unknown // it is no type, but with a name behind it ends in one
+}
+
+// page fills one page.
+func (a *API) page(ctx context.Context, tenant string, parent resource.ID, l ListQuery) (List, error) {
+	out := List{Value: []View{}}
+	s := l.source(parent)
+	after := l.After
+	for seen := 0; seen < scanned; {
+		batch := l.Top - len(out.Value) + 1
+		if !l.Filter.IsZero() {
+			batch = max(batch, PageSize)
+		}
+		rs, err := a.rowsFrom(ctx, tenant, s, Page{After: after, Limit: batch})
+		if err != nil {
+			return out, fmt.Errorf("listing below %s: %w", parent, err)
+		}
+		seen += len(rs)
+		for _, r := range rs {
+			if len(out.Value) == l.Top {
+				out.Next = encodeSkip(after)
+				return out, nil
+			}
+			after = r.ID.Key()
+			v, err := a.listed(ctx, l, r)
+			if err != nil {
+				return out, err
+			}
+			if v != nil {
+				out.Value = append(out.Value, v)
+			}
+		}
+		if len(rs) < batch {
+			return out, nil
+		}
+	}
+	out.Next = encodeSkip(after)
+	return out, nil
+}
+
+// listed is a row as the list shows it; nil if it does not.
+func (a *API) listed(ctx context.Context, l ListQuery, r Resource) (View, error) {
+	t, ok := a.Types[strings.ToLower(r.Type)]
+	switch {
+	case !ok, l.Type != "" && r.Type != l.Type:
+		return nil, nil
+	case l.Type == "" && (r.Type == typeGroup || r.Type == typeSubscription || t.Extension):
+		return nil, nil // they are no "resources" to ARM's mixed list
+	}
+	have, err := a.Store.Identities(ctx, r.Tenant, r.ID.Key())
+	if err != nil {
+		return nil, fmt.Errorf("reading the identities of %s: %w", r.ID, err)
+	}
+	if !l.matches(r, func() []directory.Principal { return have }) {
+		return nil, nil
+	}
+	var own directory.Principal
+	if t.OwnPrincipal != "" {
+		own, err = a.Store.PrincipalOf(ctx, r.Tenant, r.ID.Key())
+		if problem.Is(err, problem.NotFound) {
+			return nil, nil // deleted since the row was read
+		}
+		if err != nil {
+			return nil, fmt.Errorf("reading the principal of %s: %w", r.ID, err)
+		}
+	}
+	v := t.view(r, have, own)
+	for _, e := range l.Expand {
+		v[e] = map[string]string{"createdTime": stamp(r.Created), "changedTime": stamp(r.Updated), "provisioningState": Succeeded}[e]
+	}
+	return v, nil
+}
+
+// A token of a page is the key that it begins after, marked, so that a text
+// which is none is refused and not taken for a place.
+const skipMark = "after:"
+
+func encodeSkip(key string) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(skipMark + key))
+}
+
+func decodeSkip(s string) (string, error) {
+	if s == "" {
+		return "", nil
+	}
+	b, err := base64.RawURLEncoding.DecodeString(s)
+	key, ok := strings.CutPrefix(string(b), skipMark)
+	if err != nil || !ok {
+		return "", problem.Errorf(problem.Invalid, "The query parameter '$skiptoken' is not one that this API gave out; follow nextLink as it is.").At("$skiptoken")
+	}
+	return key, nil
+}
