@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/innate-id/innate/internal/testkit"
 )
 
 func TestMain(m *testing.M) {
@@ -43,7 +45,11 @@ func TestScripts(t *testing.T) {
 			}
 			return nil
 		},
-		Cmds:          map[string]func(ts *testscript.TestScript, neg bool, args []string){"dev": startDev},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"dev":    startDev,
+			"issuer": func(ts *testscript.TestScript, _ bool, args []string) { startIssuer(t, ts, args) },
+			"mint":   mint,
+		},
 		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
 	})
 }
@@ -61,7 +67,7 @@ func startDev(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	cmd := exec.Command(lookIn(ts.Getenv("PATH"), "innate"), append([]string{"dev", "--port", "0"}, args...)...)
 	cmd.Dir = ts.MkAbs(".")
-	for _, k := range []string{"INNATE_DATA", "PATH", "HOME", "TMPDIR", "GOCOVERDIR", "GORACE"} {
+	for _, k := range []string{"INNATE_DATA", "PATH", "HOME", "TMPDIR", "GOCOVERDIR", "GORACE", "SSL_CERT_FILE"} {
 		cmd.Env = append(cmd.Env, k+"="+ts.Getenv(k))
 	}
 	out := &banner{ready: make(chan struct{})}
@@ -84,6 +90,38 @@ func startDev(ts *testscript.TestScript, neg bool, args []string) {
 	case <-time.After(startLimit):
 		ts.Fatalf("innate dev is not ready after %s\n%s", startLimit, out)
 	}
+}
+
+// startIssuer runs an OpenID Connect issuer beside the story, whose name it puts
+// into ISSUER. A program of the story that is started later trusts it.
+func startIssuer(t *testing.T, ts *testscript.TestScript, args []string) {
+	if len(args) != 0 {
+		ts.Fatalf("usage: issuer")
+	}
+	i := testkit.NewIssuer(t)
+	ts.Check(os.WriteFile(ts.MkAbs("issuer.pem"), i.PEM(), 0o600))
+	ts.Setenv("SSL_CERT_FILE", ts.MkAbs("issuer.pem"))
+	ts.Setenv("ISSUER", i.URL)
+	issuers.Store(i.URL, i)
+}
+
+// issuers are those of all stories, by their names.
+var issuers sync.Map
+
+// mint writes a token of the story's issuer to a file: mint FILE SUBJECT
+// [CLAIM=VALUE...].
+func mint(ts *testscript.TestScript, _ bool, args []string) {
+	v, ok := issuers.Load(ts.Getenv("ISSUER"))
+	if !ok || len(args) < 2 {
+		ts.Fatalf("usage: mint FILE SUBJECT [CLAIM=VALUE...], after issuer")
+	}
+	i := v.(*testkit.Issuer)
+	others := map[string]any{}
+	for _, a := range args[2:] {
+		name, value, _ := strings.Cut(a, "=")
+		others[name] = value
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(i.Token(i.Claims(time.Now(), args[1], others))), 0o600))
 }
 
 // lookIn finds a program in a list of folders.

@@ -51,10 +51,14 @@ func (a *API) longRunning(w http.ResponseWriter, r *http.Request, q request, o l
 		a: a, longOperation: o, c: q.c, method: r.Method, began: a.Now(), id: uuid.NewString(), cancel: cancel,
 		announced: make(chan struct{}), tried: make(chan struct{}), done: make(chan struct{}),
 	}
-	n.async.Store(prefersAsync(r))
+	n.async.Store(o.style != PollNever && prefersAsync(r))
 	go n.run(context.WithValue(ctx, runningKey{}, n))
-	wait := time.NewTimer(cmp.Or(a.Patience, patience))
-	defer wait.Stop()
+	var impatient <-chan time.Time
+	if o.style != PollNever {
+		wait := time.NewTimer(cmp.Or(a.Patience, patience))
+		defer wait.Stop()
+		impatient = wait.C
+	}
 	for {
 		select {
 		case <-n.done:
@@ -67,7 +71,7 @@ func (a *API) longRunning(w http.ResponseWriter, r *http.Request, q request, o l
 				<-n.done
 			}
 			return r.Context().Err()
-		case <-wait.C:
+		case <-impatient:
 			if n.state.CompareAndSwap(quiet, told) {
 				go n.announce(ctx)
 			}

@@ -74,6 +74,9 @@ const (
 	// PollBody: the resource itself says properties.provisioningState (web
 	// apps, data factories). A delete has no resource to ask, and polls Location.
 	PollBody
+	// PollNever: the family's clients take the answer for the end, and are made to
+	// wait for it (managed identities).
+	PollNever
 )
 
 const (

@@ -8,6 +8,7 @@ import (
 	"github.com/innate-id/innate/internal/access"
 	"github.com/innate-id/innate/internal/audit"
 	"github.com/innate-id/innate/internal/directory"
+	"github.com/innate-id/innate/internal/federation"
 	"github.com/innate-id/innate/internal/resource"
 )
 
@@ -53,6 +54,7 @@ const (
 	ChangeIdentity   = "identity"   // its identities changed; key: resource key
 	ChangePrincipal  = "principal"  // created, disabled, revoked, deleted; key: object id
 	ChangeAssignment = "assignment" // role assignment; key: the principal's object id
+	ChangeCredential = "credential" // its federated credentials changed; key: the principal's object id
 	ChangeAPI        = "api"        // an application's audiences changed; key: its resource key
 	ChangeRole       = "role"       // a role of the tenant's own; key: its GUID
 	ChangeDenial     = "denial"     // a deny assignment; key: its ID's key
@@ -106,6 +108,8 @@ type Store interface {
 	// PrincipalOfClient returns the principal with this client id;
 	// [problem.UnknownClient] if the tenant has none.
 	PrincipalOfClient(ctx context.Context, tenant, client string) (directory.Principal, error)
+	// FederatedCredentials lists the principal's federated credentials by name.
+	FederatedCredentials(ctx context.Context, tenant, principal string, p Page) ([]federation.Credential, error)
 	// Write runs fn in one transaction that has the tenant's next revision
 	// (and so runs alone in its tenant), records *ev in the management chain and
 	// commits. An error from fn undoes everything and is returned as it is. fn may run more
@@ -159,8 +163,9 @@ type Tx interface {
 	PrincipalOf(resourceKey string) (directory.Principal, error)
 	Principal(id string) (directory.Principal, error)
 	PutPrincipal(p directory.Principal) error
-	// DeletePrincipal deletes the principal, its role assignments, and its
-	// memberships: of groups that it is in and, if it is one, of its members.
+	// DeletePrincipal deletes the principal, its role assignments, its federated
+	// credentials, and its memberships: of groups that it is in and, if it is one,
+	// of its members.
 	DeletePrincipal(id string) error
 	// Attach and Detach change which resources have a user-assigned identity.
 	// Both are idempotent.
@@ -190,6 +195,16 @@ type Tx interface {
 	APIs(resourceKey string) ([]directory.API, error)
 	// DeleteAPIs deletes the audiences of an application.
 	DeleteAPIs(resourceKey string) error
+	// FederatedCredential returns the principal's of this name;
+	// [problem.NotFound] if none.
+	FederatedCredential(principal, name string) (federation.Credential, error)
+	// FederatedExpressions counts the principal's that have an expression.
+	FederatedExpressions(principal string) (int, error)
+	// PutFederatedCredential creates or replaces the principal's of this name;
+	// [problem.Exists] if another has the same issuer and subject.
+	PutFederatedCredential(principal string, c federation.Credential) error
+	// DeleteFederatedCredential deletes the one; no error if absent.
+	DeleteFederatedCredential(principal, name string) error
 	// LiveSecrets counts the vault's secrets, soft-deleted ones included.
 	LiveSecrets(vaultKey string) (int, error)
 	// DeleteHost forgets the enrolment tokens and certificates of the host

@@ -180,6 +180,7 @@ func (d *dev) openServer(ctx context.Context) error {
 		Domain: d.opt.Domain, Listen: net.JoinHostPort("127.0.0.1", strconv.Itoa(d.opt.Port)), RootKeyFile: key, Replica: "dev", TokenLife: "1h",
 		Database: server.Database{SQLite: filepath.Join(d.dir, databaseFile)}, TLS: server.TLS{LocalCA: true}, ResourceTypes: d.types,
 		PublicNames: d.opt.PublicNames,
+		Federation:  server.Federation{Reach: "loopback"}, // an issuer to try things with is on the same machine
 	}
 	var err error
 	if d.srv, err = server.Open(ctx, cfg, d.log, time.Now); err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/innate-id/innate/internal/access"
 	"github.com/innate-id/innate/internal/audit"
+	"github.com/innate-id/innate/internal/federation"
 	"github.com/innate-id/innate/internal/resource"
 )
 
@@ -95,6 +96,19 @@ type Store interface {
 	// Stands reports whether a placement still says what it said when a token
 	// was made by it: it places the workload, and its host was not evicted since.
 	Stands(ctx context.Context, tenant string, placement, workload resource.ID, since time.Time) (bool, error)
+	// PrincipalOfClient returns the principal with this client id;
+	// [problem.UnknownClient] if the tenant has none.
+	PrincipalOfClient(ctx context.Context, tenant, client string) (Principal, error)
+	// FederatedCandidates returns the principal's federated credentials that a
+	// token of the issuer with this subject can match: the one with the subject
+	// first, then those with an expression.
+	FederatedCandidates(ctx context.Context, tenant, principal, issuer, subject string) ([]federation.Credential, error)
+	// TrustsIssuer reports whether the principal has a federated credential of
+	// the issuer.
+	TrustsIssuer(ctx context.Context, tenant, principal, issuer string) (bool, error)
+	// TrustStands reports whether the principal's federated credential still
+	// says what it said when a token was issued by it.
+	TrustStands(ctx context.Context, tenant, principal, trust string) (bool, error)
 	// Facts returns what decides about the principal's rights at scope. All
 	// of it is of one moment. Assignments are in the order of their IDs.
 	Facts(ctx context.Context, tenant, principal string, scope resource.ID) (access.Facts, error)

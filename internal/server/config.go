@@ -56,6 +56,25 @@ type Config struct {
 	// too. It is for "innate dev" alone, and no setting of innated: only on the
 	// machine of whoever asked for it may those names lead here.
 	PublicNames bool `yaml:"-"`
+	// Federation says which other issuers may be asked for their keys, when a
+	// federated identity credential trusts them.
+	Federation Federation `yaml:"federation"`
+}
+
+// Federation bounds where credentials can have this program connect to. The
+// addresses are looked at when a connection is made, whatever the name said
+// before; link-local ones, where machines have their metadata, are never asked.
+type Federation struct {
+	// Reach is how far inwards an issuer may be: "public" for the Internet
+	// alone, "private" for one's own networks too, "loopback" for this machine
+	// too. Default "private": the issuers of one's own clusters are there.
+	Reach string `yaml:"reach"`
+	// Hosts are all host names that issuers, and where they keep their keys, may
+	// have; "*.example.com" is those below example.com. Default: any.
+	Hosts []string `yaml:"hosts"`
+	// CAFile is PEM: whom to trust for issuers' certificates. Default: whom
+	// the system trusts.
+	CAFile string `yaml:"ca_file"`
 }
 
 // ResourceType is one more resource type.
@@ -203,6 +222,9 @@ func (c *Config) Validate() error {
 	if err := CheckTypes(c.ResourceTypes); err != nil {
 		bad("resource_types: %w", err)
 	}
+	if err := c.Federation.check(); err != nil {
+		errs = append(errs, err)
+	}
 	return errors.Join(errs...)
 }
 
@@ -216,6 +238,9 @@ func (c *Config) CheckFiles() error {
 	}
 	if !c.TLS.LocalCA {
 		_, err := (&certificates{files: c.TLS}).fromFiles()
+		errs = append(errs, err)
+	}
+	if _, err := c.Federation.roots(); err != nil {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)

@@ -61,11 +61,18 @@ func TestConfigIsStrict(t *testing.T) {
 		{"a certificate without its key", strings.Replace(good, "local_ca: true", "certificate_file: /x", 1), "tls:"},
 		{"files and a local CA", strings.Replace(good, "local_ca: true", "local_ca: true\n  certificate_file: /x\n  key_file: /y", 1), "tls:"},
 		{"the word that clients rewrite", strings.Replace(good, "id.example.com", "tokens.example.com", 1), "token"},
+		{"a reach that is none", good + "federation:\n  reach: everywhere\n", "federation.reach"},
+		{"a URL for a host name", good + "federation:\n  hosts: [\"https://issuer.example\"]\n", "federation.hosts"},
+		{"a host name in upper case", good + "federation:\n  hosts: [Issuer.example]\n", "federation.hosts"},
+		{"a star within a host name", good + "federation:\n  hosts: [\"issuer.*.example\"]\n", "federation.hosts"},
 		{"one label", strings.Replace(good, "id.example.com", "localhost", 1), "domain:"},
 	} {
 		if _, err := read(t, tt.text); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, want an error that names %q", tt.name, err, tt.want)
 		}
+	}
+	if _, err := read(t, good+"federation:\n  reach: public\n  hosts: [issuer.example, \"*.corp.example\"]\n  ca_file: /etc/innate/issuers.pem\n"); err != nil {
+		t.Errorf("a good federation block: %v", err)
 	}
 	if _, err := ReadConfig(filepath.Join(t.TempDir(), "none")); err == nil {
 		t.Error("a missing file was accepted")
@@ -115,6 +122,18 @@ func TestCheckFilesFindsWhatAStartWould(t *testing.T) {
 	err := cfg.CheckFiles()
 	if err == nil || !strings.Contains(err.Error(), "chmod 600") || !strings.Contains(err.Error(), "/nonexistent/cert.pem") {
 		t.Errorf("an open root key and no certificate = %v, want both", err)
+	}
+	for name, text := range map[string]string{"missing.pem": "", "empty.pem": "nothing"} {
+		bad := config(t)
+		bad.Federation.CAFile = filepath.Join(t.TempDir(), name)
+		if text != "" {
+			if err := os.WriteFile(bad.Federation.CAFile, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := bad.CheckFiles(); err == nil || !strings.Contains(err.Error(), bad.Federation.CAFile) {
+			t.Errorf("issuers' CAs in %s = %v, want an error that names it", name, err)
+		}
 	}
 	if err := os.WriteFile(cfg.RootKeyFile, []byte("garbage"), 0o600); err != nil {
 		t.Fatal(err)

@@ -98,12 +98,17 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, now func() time.Tim
 	box := &seal.Box{Root: root}
 	s.Ring = &keyring.Ring{Store: s.DB, Box: box, Config: keyring.DefaultConfig, Now: now}
 	s.Directory = &directory.Directory{Store: s.DB, Now: now}
-	s.STS = &sts.Service{Directory: s.Directory, Ring: s.Ring, Names: s.Names, Life: life, Now: now}
+	issuers, err := cfg.Federation.issuers(now)
+	if err != nil {
+		return nil, err
+	}
+	s.STS = &sts.Service{Directory: s.Directory, Ring: s.Ring, Names: s.Names, Issuers: issuers, Life: life, Now: now}
 	s.ARM = &arm.API{Store: s.DB, Directory: s.Directory, Names: s.Names, Now: now, Log: log}
 	s.Graph = &graph.Graph{Store: s.DB, Directory: s.Directory, ARM: s.ARM, Names: s.Names, Now: now}
 	s.Vault = &vault.Vault{Store: s.DB, Box: box, Authorize: s.Directory.Authorize, Now: now}
 	s.Fleet = &fleet.Fleet{Store: s.DB, Ring: s.Ring, Names: s.Names, Issue: s.issue, Authorize: s.Directory.Authorize, Now: now, Log: log}
 	s.ARM.Register(arm.Own(s.Names, s.STS.Reserved)...)
+	s.ARM.Federate(s.STS.TryAssertion)
 	s.ARM.Register(vault.Type())
 	s.ARM.Register(s.Fleet.Types()...)
 	added, err := arm.Rows(slices.Collect(maps.Values(s.ARM.Types)), registered(cfg.ResourceTypes))

@@ -139,9 +139,10 @@ const deletePrincipal = `DELETE FROM principal WHERE tenant = $1 AND id = $2 RET
 
 const deleteAssignmentsOf = `DELETE FROM assignment WHERE tenant = $1 AND principal = $2`
 
-// DeletePrincipal deletes the principal, its role assignments and its
-// memberships. No error if absent. Deny assignments go on naming it: an object
-// id is nobody else's, and who comes back by the same one is denied again.
+// DeletePrincipal deletes the principal, its role assignments, its federated
+// credentials and its memberships. No error if absent. Deny assignments go on
+// naming it: an object id is nobody else's, and who comes back by the same one
+// is denied again.
 func (t *writeTx) DeletePrincipal(id string) error {
 	id = fold(id)
 	gone, err := many(t.ctx, t.q, scanPrincipal, deletePrincipal, t.tenant, id)
@@ -157,6 +158,9 @@ func (t *writeTx) DeletePrincipal(id string) error {
 	}
 	if n > 0 {
 		t.change(arm.ChangeAssignment, id)
+	}
+	if err := t.deleteFederatedOf(id); err != nil {
+		return err
 	}
 	return t.leaveGroups(id)
 }

@@ -99,7 +99,11 @@ func (s *Service) audience(ctx context.Context, tenant, asked string) (Audience,
 		return Audience{}, problem.Errorf(problem.UnknownAudience, "AADSTS500011: The resource is not an identifier: it is over 1024 bytes long, or has spaces, control characters or letters outside ASCII.")
 	}
 	if f, ok := s.family(asked); ok {
-		return Audience{Family: f, Value: asked, Version: 1}, nil
+		version := 1
+		if f == Exchange {
+			version = 2 // federated credentials name the issuer of version 2
+		}
+		return Audience{Family: f, Value: asked, Version: version}, nil
 	}
 	api, err := s.Directory.Store.API(ctx, tenant, asked)
 	if problem.Is(err, problem.UnknownAudience) {

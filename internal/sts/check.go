@@ -46,6 +46,9 @@ func (s *Service) check(ctx context.Context, raw string, family Family, tenant s
 	if err == nil {
 		err = s.placed(ctx, claims)
 	}
+	if err == nil {
+		err = s.trusted(ctx, claims)
+	}
 	if err != nil {
 		return access.Caller{}, s.presented(ctx, claims, err)
 	}
@@ -101,6 +104,20 @@ func (s *Service) placed(ctx context.Context, c token.Claims) error {
 	stands, err := s.Directory.Store.Stands(ctx, c.TenantID, placement, by, time.Unix(c.IssuedAt, 0))
 	if err == nil && !stands {
 		return gone
+	}
+	return err
+}
+
+// trusted checks that the federated credential that the token was issued by says
+// what it said then: taking it away, or having it trust others, takes the tokens
+// that are out.
+func (s *Service) trusted(ctx context.Context, c token.Claims) error {
+	if c.Credential == "" {
+		return nil
+	}
+	stands, err := s.Directory.Store.TrustStands(ctx, c.TenantID, c.ObjectID, c.Credential)
+	if err == nil && !stands {
+		return problem.Errorf(problem.Revoked, "the federated credential that the token was issued by was removed or changed since")
 	}
 	return err
 }

@@ -18,6 +18,8 @@ import (
 	"github.com/innate-id/innate/internal/access"
 	"github.com/innate-id/innate/internal/audit"
 	"github.com/innate-id/innate/internal/directory"
+	"github.com/innate-id/innate/internal/federation"
+	"github.com/innate-id/innate/internal/issuer"
 	"github.com/innate-id/innate/internal/keyring"
 	"github.com/innate-id/innate/internal/problem"
 	"github.com/innate-id/innate/internal/resource"
@@ -37,6 +39,9 @@ type Service struct {
 	Directory *directory.Directory
 	Ring      *keyring.Ring
 	Names     web.Names
+	// Issuers are the keys of other issuers, whose tokens federated credentials
+	// trust.
+	Issuers *issuer.Keys
 	// Life is how long a token lives, between [MinLife] and [MaxLife].
 	Life time.Duration
 	Now  func() time.Time
@@ -84,9 +89,16 @@ type subject struct {
 	principal directory.Principal
 	// proof is the token's appidacr: "2" is a key that the client holds.
 	proof string
+	// credential is the federated credential that the client proved itself by, if
+	// it did.
+	credential federation.Credential
+	// reason goes on record: what the client proved itself by, or with an error
+	// more than the client is told.
+	reason string
 }
 
-// grant finds out who stands behind a request.
+// grant finds out who stands behind a request. With an error, what it returns
+// is whom the request was about, as far as that is known.
 type grant func(ctx context.Context, s *Service, r Request) (subject, error)
 
 // Issue is the pipeline. c is who asks on the subject's behalf: a host for its
@@ -99,7 +111,7 @@ func (s *Service) Issue(ctx context.Context, c access.Caller, r Request, g grant
 	out, err := s.issue(ctx, r, g, &ev)
 	if err != nil {
 		p := problem.Of(err)
-		if p.Kind == problem.Internal || p.Kind == problem.Unavailable || p.Kind == problem.UnknownTenant {
+		if p.Kind == problem.Internal || p.Kind == problem.Unavailable && ev.Reason == "" || p.Kind == problem.UnknownTenant {
 			return Issued{}, err // nothing was decided
 		}
 		if p.Kind == problem.CallerRefused {
@@ -126,10 +138,14 @@ func (s *Service) issue(ctx context.Context, r Request, g grant, ev *audit.Event
 	}
 	// 2. The grant: who stands behind the request?
 	who, err := g(ctx, s, r)
+	p := who.principal
+	ev.Reason = who.reason
+	if who.credential.Trust != "" || who.reason != "" {
+		ev.Target = p.Resource.String() // the client is no resource of ours; the identity is
+	}
 	if err != nil {
 		return Issued{}, err
 	}
-	p := who.principal
 	ev.Principal, ev.Name = p.ID, p.Name
 	// 3. Who: does it still exist, and may it have tokens?
 	if !p.Enabled {
@@ -172,7 +188,7 @@ func (s *Service) claims(r Request, who subject, aud Audience) token.Claims {
 	c := token.Claims{
 		Audience: aud.Value, IssuedAt: now.Unix(), NotBefore: now.Add(-token.Backdate).Unix(), Expires: now.Add(s.life()).Unix(),
 		IDType: "app", ObjectID: p.ID, Subject: p.ID, TenantID: r.Tenant, ID: token.NewID(),
-		Caller: r.Evidence, Host: r.Host, Placement: r.Placement.String(),
+		Caller: r.Evidence, Host: r.Host, Placement: r.Placement.String(), Credential: who.credential.Trust,
 	}
 	if p.Kind == directory.ManagedIdentity {
 		c.IdentityResource = mirid(p.Resource)

@@ -58,6 +58,9 @@ type Claims struct {
 	// Placement the resource ID of the statement on it that said whose it is.
 	Host      string `json:"innate_host,omitempty"`
 	Placement string `json:"innate_placement,omitempty"`
+	// Credential names the federated credential that the token was issued by, as
+	// what it said then.
+	Credential string `json:"innate_credential,omitempty"`
 	// ObjectID and Subject are both the principal.
 	ObjectID string `json:"oid"`
 	Subject  string `json:"sub"`

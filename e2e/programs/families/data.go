@@ -65,7 +65,9 @@ func factory(ctx context.Context, m *manager, id string) error {
 	if err != nil {
 		return err
 	}
-	list, err := all(ctx, "listing factories", c.NewListByResourceGroupPager(m.group, nil), func(p armdatafactory.FactoriesClientListByResourceGroupResponse) []*armdatafactory.Factory { return p.Value })
+	list, err := all(ctx, "listing factories", c.NewListByResourceGroupPager(m.group, nil), func(p armdatafactory.FactoriesClientListByResourceGroupResponse) []*armdatafactory.Factory {
+		return p.Value
+	})
 	if err != nil {
 		return err
 	}

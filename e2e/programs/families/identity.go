@@ -44,7 +44,9 @@ func userAssigned(ctx context.Context, m *manager) error {
 	if err != nil {
 		return err
 	}
-	far, err := all(ctx, "listing all identities", c.NewListBySubscriptionPager(nil), func(p armmsi.UserAssignedIdentitiesClientListBySubscriptionResponse) []*armmsi.Identity { return p.Value })
+	far, err := all(ctx, "listing all identities", c.NewListBySubscriptionPager(nil), func(p armmsi.UserAssignedIdentitiesClientListBySubscriptionResponse) []*armmsi.Identity {
+		return p.Value
+	})
 	if err != nil {
 		return err
 	}
@@ -120,7 +122,9 @@ func roles(ctx context.Context, m *manager) error {
 	}
 	scope := "/subscriptions/" + m.subscription + "/resourceGroups/" + m.group
 	found, err := all(ctx, "finding a role", defs.NewListPager(scope, &armauthorization.RoleDefinitionsClientListOptions{Filter: to.Ptr("roleName eq 'Reader'")}),
-		func(p armauthorization.RoleDefinitionsClientListResponse) []*armauthorization.RoleDefinition { return p.Value })
+		func(p armauthorization.RoleDefinitionsClientListResponse) []*armauthorization.RoleDefinition {
+			return p.Value
+		})
 	if err != nil {
 		return err
 	}
@@ -139,7 +143,9 @@ func roles(ctx context.Context, m *manager) error {
 		return err
 	}
 	list, err := all(ctx, "listing assignments", assignments.NewListForScopePager(scope, &armauthorization.RoleAssignmentsClientListForScopeOptions{Filter: to.Ptr("principalId eq '" + *who.Properties.PrincipalID + "'")}),
-		func(p armauthorization.RoleAssignmentsClientListForScopeResponse) []*armauthorization.RoleAssignment { return p.Value })
+		func(p armauthorization.RoleAssignmentsClientListForScopeResponse) []*armauthorization.RoleAssignment {
+			return p.Value
+		})
 	if err != nil {
 		return err
 	}
@@ -189,7 +195,9 @@ func resources(ctx context.Context, m *manager) error {
 	}
 	deep, _ := pool.Properties.(map[string]any)["deep"].(map[string]any)
 	list, err := all(ctx, "listing resources", c.NewListByResourceGroupPager(name, &armresources.ClientListByResourceGroupOptions{Filter: to.Ptr("resourceType eq 'Innate.Build/agentPools'")}),
-		func(p armresources.ClientListByResourceGroupResponse) []*armresources.GenericResourceExpanded { return p.Value })
+		func(p armresources.ClientListByResourceGroupResponse) []*armresources.GenericResourceExpanded {
+			return p.Value
+		})
 	if err != nil {
 		return err
 	}

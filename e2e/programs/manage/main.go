@@ -62,6 +62,9 @@ var commands = map[string]struct {
 	"identity create": {"identity create NAME", createIdentity},
 	"identity get":    {"identity get NAME", getIdentity},
 	"identity delete": {"identity delete NAME", deleteIdentity},
+	"trust add":       {"trust add IDENTITY NAME ISSUER SUBJECT", addTrust},
+	"trust list":      {"trust list IDENTITY", listTrusts},
+	"trust delete":    {"trust delete IDENTITY NAME", deleteTrust},
 	"role assign":     {"role assign SCOPE ROLE-ID PRINCIPAL-ID", assignRole},
 	"role remove":     {"role remove ASSIGNMENT-ID", removeRole},
 }
@@ -198,6 +201,53 @@ func deleteIdentity(ctx context.Context, m *manager, args []string) (any, error)
 		return nil, err
 	}
 	_, err = c.Delete(ctx, m.group, args[0], nil)
+	return struct{}{}, err
+}
+
+func (m *manager) trusts() (*armmsi.FederatedIdentityCredentialsClient, error) {
+	return armmsi.NewFederatedIdentityCredentialsClient(m.subscription, m.cred, m.opt)
+}
+
+func addTrust(ctx context.Context, m *manager, args []string) (any, error) {
+	c, err := m.trusts()
+	if err != nil {
+		return nil, err
+	}
+	made, err := c.CreateOrUpdate(ctx, m.group, args[0], args[1], armmsi.FederatedIdentityCredential{Properties: &armmsi.FederatedIdentityCredentialProperties{
+		Issuer: to.Ptr(args[2]), Subject: to.Ptr(args[3]), Audiences: []*string{to.Ptr("api://AzureADTokenExchange")},
+	}}, nil)
+	if err != nil {
+		return nil, err
+	}
+	got, err := c.Get(ctx, m.group, args[0], *made.Name, nil)
+	return got.FederatedIdentityCredential, err
+}
+
+// listTrusts lists them one on a page.
+func listTrusts(ctx context.Context, m *manager, args []string) (any, error) {
+	c, err := m.trusts()
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for p := c.NewListPager(m.group, args[0], &armmsi.FederatedIdentityCredentialsClientListOptions{Top: to.Ptr(int32(1))}); p.More(); {
+		page, err := p.NextPage(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, v := range page.Value {
+			names = append(names, *v.Name)
+		}
+	}
+	return map[string]any{"names": names}, nil
+}
+
+func deleteTrust(ctx context.Context, m *manager, args []string) (any, error) {
+	c, err := m.trusts()
+	if err != nil {
+		return nil, err
+	}
+	_, err = c.Delete(ctx, m.group, args[0], args[1], nil)
 	return struct{}{}, err
 }
 
