@@ -28,7 +28,7 @@ func (a *Agent) place(ctx context.Context) (metadata.Caller, error) {
 	}
 	if st != nil {
 		ev, text = as, as.String()
-		who = sought{ev: as, resource: st.workload, placement: st.placement}
+		who = st.soughtAs(as)
 	}
 	p, err := a.feed.find(ctx, who)
 	if err != nil {
@@ -58,7 +58,7 @@ func (a *Agent) started(ctx context.Context, secret string) (metadata.Caller, er
 	if err != nil {
 		return metadata.Caller{}, a.refusal(s.text, err, remedyPlacement)
 	}
-	return metadata.Caller{Workload: p.Resource, Placement: p.Name, Evidence: s.ev, Text: s.text}, nil
+	return metadata.Caller{Workload: p.Resource, Placement: p.Name, Evidence: s.ev, Text: s.text, Found: &p}, nil
 }
 
 // request is one token request of one caller, on its way.
@@ -99,10 +99,14 @@ func (a *Agent) token(ctx context.Context, c metadata.Caller, q metadata.Query) 
 // sought is the caller, to find its placement again: a start is one resource's
 // and one placement's, anybody else is what the placements say now.
 func (r *request) sought() sought {
-	if r.caller.Evidence.Start != "" {
-		return sought{ev: r.caller.Evidence, resource: r.caller.Workload, placement: r.caller.Placement}
-	}
 	was, _ := r.caller.Found.(*found) // of this caller's evidence, and nothing else
+	if r.caller.Evidence.Start != "" {
+		s := sought{ev: r.caller.Evidence, resource: r.caller.Workload, placement: r.caller.Placement}
+		if was != nil {
+			s.uid = was.UID
+		}
+		return s
+	}
 	return sought{ev: r.caller.Evidence, was: was}
 }
 

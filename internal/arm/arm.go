@@ -61,6 +61,10 @@ type Type struct {
 	Written func(tx Tx, r Resource) error
 	// Deleting runs within the delete, before the row goes; an error keeps all.
 	Deleting func(tx Tx, r Resource) error
+	// Moved runs within a move for a row of the type that moved, is bound to what
+	// moved, or belongs to a resource with an identity that moved. It brings up to
+	// date what r.Body says of other resources' IDs, and reports whether it did.
+	Moved func(ctx context.Context, tx Tx, r Resource, m Move) (bool, error)
 	// View adds the computed members to properties.
 	View func(r Resource, own directory.Principal, properties map[string]any)
 	// Actions are the POST operations, by lower-case name; the caller needs

@@ -46,6 +46,7 @@ var words = map[problem.Kind]word{
 	problem.BadIdentity:          {400, "FailedIdentityOperation"},
 	problem.DeletedRecoverable:   {409, "Conflict"},
 	problem.Disabled:             {409, "Conflict"},
+	problem.MoveFailed:           {409, "ResourceMoveFailed"},
 	problem.PreconditionFailed:   {412, "PreconditionFailed"},
 	problem.UnknownTenant:        {404, "TenantNotFound"},
 	problem.UnknownClient:        {400, "InvalidRequestContent"},
@@ -80,7 +81,15 @@ type armError struct {
 	Error struct {
 		Code    string `json:"code"`
 		Message string `json:"message"`
+		// Details are the parts of a request that could not be done.
+		Details []armDetail `json:"details,omitempty"`
 	} `json:"error"`
+}
+
+type armDetail struct {
+	Code    string `json:"code"`
+	Target  string `json:"target"`
+	Message string `json:"message"`
 }
 
 func (a *API) writeProblem(w http.ResponseWriter, r *http.Request, p *problem.Error) {
@@ -103,5 +112,8 @@ func (a *API) writeProblem(w http.ResponseWriter, r *http.Request, p *problem.Er
 	}
 	var e armError
 	e.Error.Code, e.Error.Message = wd.code, p.Detail
+	for _, part := range p.Parts {
+		e.Error.Details = append(e.Error.Details, armDetail{Code: words[part.Kind].code, Target: part.Target, Message: part.Detail})
+	}
 	_ = web.WriteJSON(w, wd.status, e)
 }

@@ -123,6 +123,14 @@ type Tx interface {
 	Resources(under string, bound bool) ([]Resource, error)
 	// PutResource creates or replaces the row; the store sets ETag to Revision.
 	PutResource(r Resource) error
+	// Move gives the resource from, and all below it, IDs at and below to, with
+	// everything that has one of the old IDs but the bodies of documents.
+	// [problem.Invalid] if an ID would get too long.
+	Move(from, to resource.ID, at time.Time) error
+	// Reseal replaces the sealed value of each version of each secret of a vault.
+	Reseal(vaultKey string, again func(name, version string, sealed []byte) ([]byte, error)) error
+	// ResourceWithUID finds a resource by its UID; [problem.NotFound].
+	ResourceWithUID(uid string) (Resource, error)
 	// DeleteResource deletes the one row; no error if absent.
 	DeleteResource(key string) error
 

@@ -46,6 +46,8 @@ func paths() []path {
 	return []path{
 		{"subscriptions", []string{"GET"}, (*API).serveRoot},
 		{"tenants", []string{"GET"}, (*API).serveRoot},
+		{"subscriptions/*/resourceGroups/*/moveResources", []string{"POST"}, (*API).serveMove},
+		{"subscriptions/*/resourceGroups/*/validateMoveResources", []string{"POST"}, (*API).serveMove},
 	}
 }
 

@@ -87,6 +87,10 @@ type Store interface {
 	// Stands reports whether a placement still says what it said when a token
 	// was made by it: it places the workload, and its host was not evicted since.
 	Stands(ctx context.Context, tenant string, placement, workload resource.ID, since time.Time) (bool, error)
+	// Moved follows a resource that was at an ID at a time to where it is now;
+	// the zero ID if it did not move since, or if another one has been there
+	// meanwhile.
+	Moved(ctx context.Context, tenant string, from resource.ID, since time.Time) (resource.ID, error)
 	// Facts returns what decides about the principal's rights at scope. All
 	// of it is of one moment. Assignments are in the order of their IDs.
 	Facts(ctx context.Context, tenant, principal string, scope resource.ID) (access.Facts, error)

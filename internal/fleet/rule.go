@@ -68,6 +68,9 @@ func ruleType() *arm.Type {
 			return err
 		},
 		Written: ruleWritten,
+		Moved: func(_ context.Context, _ arm.Tx, r arm.Resource, m arm.Move) (bool, error) {
+			return m.Rewrite(r.Body, "identity")
+		},
 		View: func(r arm.Resource, _ directory.Principal, properties map[string]any) {
 			properties["warnings"] = []string{}
 			if _, e, err := rule(r.Body, r.ID); err == nil && len(e.Warnings()) > 0 {

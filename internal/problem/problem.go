@@ -87,6 +87,9 @@ const (
 	DeletedRecoverable Kind = "deleted_recoverable"
 	// Disabled is an object that its owner switched off.
 	Disabled Kind = "disabled"
+	// MoveFailed is a move of which some resources cannot be part; Parts says
+	// which.
+	MoveFailed Kind = "move_failed"
 	// PreconditionFailed is an If-Match or If-None-Match that does not hold.
 	PreconditionFailed Kind = "precondition_failed"
 
@@ -121,7 +124,7 @@ func Kinds() []Kind {
 		Denied, LinkedDenied, CallerRefused,
 		NotFound, ParentNotFound, GroupNotFound, SubscriptionNotFound, UnknownType, VaultNotFound,
 		PrincipalNotFound, RoleNotFound, IdentityNotFound,
-		Conflict, Exists, AssignmentExists, Immutable, BadIdentity, DeletedRecoverable, Disabled, PreconditionFailed,
+		Conflict, Exists, AssignmentExists, Immutable, BadIdentity, DeletedRecoverable, Disabled, MoveFailed, PreconditionFailed,
 		UnknownTenant, UnknownClient, BadCredential, NoCredential, UnknownAudience, BadScope, UnsupportedGrant,
 		Throttled, Unavailable, Internal,
 	}
@@ -132,7 +135,18 @@ func Kinds() []Kind {
 type Error struct {
 	Kind   Kind
 	Detail string
-	Err    error
+	// Parts are what is wrong with each part of a request about several things;
+	// mostly there are none.
+	Parts []Part
+	Err   error
+}
+
+// Part is what is wrong with one of several things. Target names it; all of it
+// is shown to the client.
+type Part struct {
+	Kind   Kind
+	Target string
+	Detail string
 }
 
 func (e *Error) Error() string {

@@ -96,7 +96,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, now func() time.Tim
 	s.Vault = &vault.Vault{Store: s.DB, Box: box, Authorize: s.Directory.Authorize, Now: now}
 	s.Fleet = &fleet.Fleet{Store: s.DB, Ring: s.Ring, Names: s.Names, Issue: s.issue, Authorize: s.Directory.Authorize, Now: now, Log: log}
 	s.ARM.Register(arm.Own(s.STS.Reserved)...)
-	s.ARM.Register(vault.Type(s.Names))
+	s.ARM.Register(vault.Type(s.Names, box))
 	s.ARM.Register(s.Fleet.Types()...)
 	s.ARM.Common = s.Fleet.Actions()
 

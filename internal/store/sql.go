@@ -123,7 +123,7 @@ func retryable(err error) bool {
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return pg.Code == "40001" || pg.Code == "40P01" // serialization_failure, deadlock_detected
 	}
-	return errors.Is(err, errForked)
+	return errors.Is(err, errForked) || errors.Is(err, errAnother)
 }
 
 // dangling reports whether err is a foreign key that does not hold.

@@ -3,12 +3,14 @@ package vault
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"regexp"
 	"strings"
 
 	"github.com/innate-id/innate/internal/arm"
 	"github.com/innate-id/innate/internal/directory"
 	"github.com/innate-id/innate/internal/problem"
+	"github.com/innate-id/innate/internal/seal"
 	"github.com/innate-id/innate/internal/web"
 )
 
@@ -32,7 +34,7 @@ type properties struct {
 }
 
 // Type is the row that the vault adds to the management API.
-func Type(names web.Names) *arm.Type {
+func Type(names web.Names, box *seal.Box) *arm.Type {
 	return &arm.Type{
 		Name:        TypeVault,
 		NamePattern: regexp.MustCompile(`^[A-Za-z](-?[A-Za-z0-9]){2,23}$`),
@@ -58,6 +60,9 @@ func Type(names web.Names) *arm.Type {
 			}
 			return nil
 		},
+		Moved: func(ctx context.Context, tx arm.Tx, r arm.Resource, m arm.Move) (bool, error) {
+			return false, reseal(ctx, box, tx, r, m)
+		},
 		View: func(r arm.Resource, _ directory.Principal, p map[string]any) {
 			have := map[string]string{} // names of members compare without case
 			for name := range p {
@@ -81,6 +86,27 @@ func Type(names web.Names) *arm.Type {
 			}
 		},
 	}
+}
+
+// reseal seals the secrets of a vault that moved for their new place: a sealed
+// value opens where its vault is, and nowhere else.
+func reseal(ctx context.Context, box *seal.Box, tx arm.Tx, r arm.Resource, m arm.Move) error {
+	was, ok, err := r.ID.Moved(m.To, m.From)
+	if err != nil || !ok {
+		return err // something else of it moved
+	}
+	from, to := Place{Tenant: r.Tenant, ID: was}, Place{Tenant: r.Tenant, ID: r.ID}
+	return tx.Reseal(r.ID.Key(), func(name, version string, sealed []byte) ([]byte, error) {
+		value, err := box.Open(ctx, sealing(from, name, version), sealed)
+		if err != nil {
+			return nil, fmt.Errorf("unsealing secret %s of %s: %w", name, was, err)
+		}
+		again, err := box.Seal(ctx, sealing(to, name, version), value)
+		if err != nil {
+			return nil, fmt.Errorf("sealing secret %s of %s: %w", name, r.ID, err)
+		}
+		return again, nil
+	})
 }
 
 // checkVault refuses what a vault here would not honour: rights that were

@@ -186,6 +186,7 @@ var statusTable = map[problem.Kind]int{
 	problem.BadIdentity:        http.StatusBadRequest,
 	problem.DeletedRecoverable: http.StatusBadRequest,
 	problem.Disabled:           http.StatusForbidden,
+	problem.MoveFailed:         http.StatusBadRequest,
 	problem.PreconditionFailed: http.StatusBadRequest,
 
 	problem.UnknownTenant:    http.StatusBadRequest,
