@@ -184,46 +184,57 @@ var (
 		CAST($8 AS BIGINT), created_ms, updated_ms, created_by, updated_by
 	FROM resource WHERE ` + named{key: "key"}.within()
 
-	// holdSecrets locks the secrets: whoever adds a version waits, and then
-	// finds that the vault is gone.
-	holdSecrets = `UPDATE secret SET latest = latest WHERE ` + named{key: "vault_key"}.within()
+	// holdSecrets locks the secrets: whoever adds a version to one waits, and
+	// then finds that the vault is gone.
+	holdSecrets = `UPDATE secret SET latest = latest WHERE ` + named{key: "vault_key"}.within() + ` RETURNING vault_key, name_key`
 
-	copySecrets = `
+	dropResources = `DELETE FROM resource WHERE ` + named{key: "key"}.within()
+)
+
+// Each secret goes by itself, once it is locked: one that others add meanwhile
+// must stay where it is, to be found by the reference that then does not hold.
+const (
+	copySecret = `
 	INSERT INTO secret (tenant, vault_key, name_key, name, latest, deleted_ms, purge_ms)
-	SELECT tenant, ` + renamed("vault_key", `CAST($6 AS TEXT)`) + `, name_key, name, latest, deleted_ms, purge_ms
-	FROM secret WHERE ` + named{key: "vault_key"}.within()
+	SELECT tenant, $4, name_key, name, latest, deleted_ms, purge_ms
+	FROM secret WHERE tenant = $1 AND vault_key = $2 AND name_key = $3`
 
 	copyVersions = `
 	INSERT INTO secret_version (tenant, vault_key, name_key, version, number, sealed, content_type, tags, enabled,
 		not_before_ms, expires_ms, created_ms, updated_ms)
-	SELECT tenant, ` + renamed("vault_key", `CAST($6 AS TEXT)`) + `, name_key, version, number, sealed, content_type, tags, enabled,
+	SELECT tenant, $4, name_key, version, number, sealed, content_type, tags, enabled,
 		not_before_ms, expires_ms, created_ms, updated_ms
-	FROM secret_version WHERE ` + named{key: "vault_key"}.within()
-
-	dropSecrets   = `DELETE FROM secret WHERE ` + named{key: "vault_key"}.within()
-	dropResources = `DELETE FROM resource WHERE ` + named{key: "key"}.within()
+	FROM secret_version WHERE tenant = $1 AND vault_key = $2 AND name_key = $3`
 )
 
 func (t *writeTx) moveResources(r renaming) error {
-	renames := append(r.scope(), r.rest, r.toKey)
-	for _, s := range []struct {
-		stmt string
-		args []any
-	}{
-		{copyResources, append(r.scope(), r.rest, r.toKey, r.to, t.revision)},
-		{holdSecrets, r.scope()},
-		{copySecrets, renames},
-		{copyVersions, renames},
-		{dropSecrets, r.scope()},
-		{dropResources, r.scope()},
-	} {
-		_, err := t.exec(s.stmt, s.args...)
-		if dangling(err) {
-			return fmt.Errorf("moving %s: %w (%w)", r.key, errAnother, err)
+	if _, err := t.exec(copyResources, append(r.scope(), r.rest, r.toKey, r.to, t.revision)...); err != nil {
+		return fmt.Errorf("moving %s: %w", r.key, err)
+	}
+	held, err := many(t.ctx, t.q, func(row row) (secretName, error) {
+		n := secretName{tenant: t.tenant}
+		return n, row.Scan(&n.vaultKey, &n.nameKey)
+	}, holdSecrets, r.scope()...)
+	if err != nil {
+		return fmt.Errorf("locking the secrets of %s: %w", r.key, err)
+	}
+	for _, n := range held {
+		to := r.toKey + n.vaultKey[len(r.key):]
+		for _, stmt := range []string{copySecret, copyVersions} {
+			if _, err := t.exec(stmt, n.tenant, n.vaultKey, n.nameKey, to); err != nil {
+				return fmt.Errorf("moving a secret of %s: %w", n.vaultKey, err)
+			}
 		}
-		if err != nil {
-			return fmt.Errorf("moving %s: %w", r.key, err)
+		if _, err := t.exec(purgeSecret, n.tenant, n.vaultKey, n.nameKey); err != nil {
+			return fmt.Errorf("moving a secret of %s: %w", n.vaultKey, err)
 		}
+	}
+	_, err = t.exec(dropResources, r.scope()...)
+	if dangling(err) {
+		return fmt.Errorf("moving %s: %w (%w)", r.key, errAnother, err)
+	}
+	if err != nil {
+		return fmt.Errorf("moving %s: %w", r.key, err)
 	}
 	return nil
 }
