@@ -101,6 +101,9 @@ type API struct {
 	// Common are the actions that every resource in a group has, by lower-case
 	// name; a type's own come first.
 	Common map[string]Action
+	// Retention is how long a deleted user-assigned identity can be recovered;
+	// zero keeps none.
+	Retention time.Duration
 	// FollowLife is how long one answer follows the record; zero means an hour.
 	FollowLife time.Duration
 }

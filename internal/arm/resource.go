@@ -93,6 +93,12 @@ type Store interface {
 	RoleAssignments(ctx context.Context, tenant string, scopes []string, below, principal string, p Page) ([]RoleAssignment, error)
 	// Principal is as in directory.Store.
 	Principal(ctx context.Context, tenant, id string) (directory.Principal, error)
+	// DeletedIdentity finds a deleted identity by its object id;
+	// [problem.NotFound]. DeletedNamed finds those of a name below a key.
+	// DeletedIdentities lists those below a key, after one of them.
+	DeletedIdentity(ctx context.Context, tenant, principal string) (DeletedIdentity, error)
+	DeletedNamed(ctx context.Context, tenant, under, name string) ([]DeletedIdentity, error)
+	DeletedIdentities(ctx context.Context, tenant, under, afterKey, afterPrincipal string, most int) ([]DeletedIdentity, error)
 	// Write runs fn in one transaction that has the tenant's next revision
 	// (and so runs alone in its tenant), records *ev in the management chain and
 	// commits. An error from fn undoes everything and is returned as it is. fn may run more
@@ -141,6 +147,14 @@ type Tx interface {
 	PrincipalOf(resourceKey string) (directory.Principal, error)
 	Principal(id string) (directory.Principal, error)
 	PutPrincipal(p directory.Principal) error
+	// KeepIdentity keeps an identity that is being deleted; ForgetIdentity
+	// removes it for good, or because it lives again ([problem.NotFound] if
+	// somebody else was first).
+	KeepIdentity(d DeletedIdentity) error
+	DeletedIdentity(principal string) (DeletedIdentity, error)
+	ForgetIdentity(principal string) error
+	// AssignmentsOf lists the role assignments of one principal.
+	AssignmentsOf(principal string) ([]RoleAssignment, error)
 	// DeletePrincipal deletes the principal and its role assignments.
 	DeletePrincipal(id string) error
 	// Attach and Detach change which resources have a user-assigned identity.

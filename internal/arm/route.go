@@ -46,6 +46,9 @@ func paths() []path {
 	return []path{
 		{"subscriptions", []string{"GET"}, (*API).serveRoot},
 		{"tenants", []string{"GET"}, (*API).serveRoot},
+		{deletedPath, []string{"GET"}, (*API).serveDeletedList},
+		{deletedIn + "/*", []string{"GET", "DELETE"}, (*API).serveDeleted},
+		{deletedIn + "/*/recover", []string{"POST"}, (*API).serveRecover},
 		{"subscriptions/*/resourceGroups/*/moveResources", []string{"POST"}, (*API).serveMove},
 		{"subscriptions/*/resourceGroups/*/validateMoveResources", []string{"POST"}, (*API).serveMove},
 	}

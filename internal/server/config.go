@@ -42,6 +42,10 @@ type Config struct {
 	Replica string `yaml:"replica"`
 	// TokenLife is how long access tokens live: "10m" to "24h". Default "1h".
 	TokenLife string `yaml:"token_life"`
+	// IdentityRetention is how long a deleted user-assigned identity can be
+	// recovered, with its role assignments: up to "2160h" (90 days); "0s" keeps
+	// none. Default "720h" (30 days).
+	IdentityRetention string `yaml:"identity_retention"`
 }
 
 // Database is one of two.
@@ -85,6 +89,19 @@ func ReadConfig(path string) (Config, error) {
 	return c, nil
 }
 
+const (
+	defaultRetention = 30 * 24 * time.Hour
+	maxRetention     = 90 * 24 * time.Hour
+)
+
+// retention is the setting, or its default where there is no file.
+func (c *Config) retention() (time.Duration, error) {
+	if c.IdentityRetention == "" {
+		return defaultRetention, nil
+	}
+	return time.ParseDuration(c.IdentityRetention)
+}
+
 func (c *Config) fill() {
 	if c.Listen == "" {
 		c.Listen = ":8443"
@@ -94,6 +111,9 @@ func (c *Config) fill() {
 	}
 	if c.TokenLife == "" {
 		c.TokenLife = sts.DefaultLife.String()
+	}
+	if c.IdentityRetention == "" {
+		c.IdentityRetention = defaultRetention.String()
 	}
 }
 
@@ -127,6 +147,9 @@ func (c *Config) Validate() error {
 	}
 	if d, err := time.ParseDuration(c.TokenLife); err != nil || d < sts.MinLife || d > sts.MaxLife {
 		bad("token_life: %q is not a duration from %s to %s", c.TokenLife, sts.MinLife, sts.MaxLife)
+	}
+	if d, err := c.retention(); err != nil || d < 0 || d > maxRetention {
+		bad("identity_retention: %q is not a duration from 0s to %s", c.IdentityRetention, maxRetention)
 	}
 	return errors.Join(errs...)
 }

@@ -70,6 +70,10 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, now func() time.Tim
 	if err != nil {
 		return nil, fmt.Errorf("token_life: %w", err)
 	}
+	retention, err := cfg.retention()
+	if err != nil {
+		return nil, fmt.Errorf("identity_retention: %w", err)
+	}
 	root, err := seal.OpenFile(cfg.RootKeyFile)
 	if err != nil {
 		return nil, err
@@ -92,7 +96,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, now func() time.Tim
 	s.Ring = &keyring.Ring{Store: s.DB, Box: box, Config: keyring.DefaultConfig, Now: now}
 	s.Directory = &directory.Directory{Store: s.DB, Now: now}
 	s.STS = &sts.Service{Directory: s.Directory, Ring: s.Ring, Names: s.Names, Life: life, Now: now}
-	s.ARM = &arm.API{Store: s.DB, Directory: s.Directory, Names: s.Names, Now: now}
+	s.ARM = &arm.API{Store: s.DB, Directory: s.Directory, Names: s.Names, Now: now, Retention: retention}
 	s.Vault = &vault.Vault{Store: s.DB, Box: box, Authorize: s.Directory.Authorize, Now: now}
 	s.Fleet = &fleet.Fleet{Store: s.DB, Ring: s.Ring, Names: s.Names, Issue: s.issue, Authorize: s.Directory.Authorize, Now: now, Log: log}
 	s.ARM.Register(arm.Own(s.STS.Reserved)...)

@@ -10,16 +10,17 @@ import (
 // leftAlone are the columns that name a resource, or could, and that a move leaves
 // alone or takes along in another way, with the reason.
 var leftAlone = map[string]string{
-	"resource.key":             "moved by copying the row: secrets refer to it",
-	"resource.type_key":        "is a type",
-	"secret.vault_key":         "moved by copying the row",
-	"secret_version.vault_key": "moved by copying the row",
-	"secret.name_key":          "is a secret's name",
-	"secret_version.name_key":  "is a secret's name",
-	"api.audience_key":         "is an audience",
-	"moved.old_key":            "says where something was",
-	"deleted_identity.key":     "says where something was",
-	"change.key":               "says what happened",
+	"resource.key":              "moved by copying the row: secrets refer to it",
+	"resource.type_key":         "is a type",
+	"secret.vault_key":          "moved by copying the row",
+	"secret_version.vault_key":  "moved by copying the row",
+	"secret.name_key":           "is a secret's name",
+	"secret_version.name_key":   "is a secret's name",
+	"api.audience_key":          "is an audience",
+	"moved.old_key":             "says where something was",
+	"deleted_identity.key":      "says where something was",
+	"deleted_identity.name_key": "is a name",
+	"change.key":                "says what happened",
 }
 
 // TestMoveKnowsEveryColumn fails when a table gets a column that names a

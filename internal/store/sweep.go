@@ -25,7 +25,7 @@ const (
 // movedLife is a little more than the longest life of a token.
 const movedLife = 25 * time.Hour
 
-// Sweep purges the soft-deleted secrets whose time has come, each on record,
+// Sweep purges the soft-deleted secrets and identities whose time has come, each on record,
 // and forgets enrolment tokens and certificates that expired. Any number of
 // replicas may sweep at the same time.
 func (db *DB) Sweep(ctx context.Context, now time.Time) error {
@@ -42,6 +42,9 @@ func (db *DB) Sweep(ctx context.Context, now time.Time) error {
 		if err != nil {
 			return fmt.Errorf("purging deleted secrets: %w", err)
 		}
+	}
+	if err := db.sweepIdentities(ctx, now); err != nil {
+		return err
 	}
 	err := db.commits.submit(ctx, &job{work: func(ctx context.Context, q querier) ([]audit.Event, error) {
 		for stmt, before := range map[string]time.Time{sweepEnrolments: now, sweepCertificates: now, sweepMoved: now.Add(-movedLife)} {

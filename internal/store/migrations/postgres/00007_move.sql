@@ -18,6 +18,7 @@ CREATE TABLE deleted_identity (
 	tenant     TEXT COLLATE "C" NOT NULL,
 	principal  TEXT COLLATE "C" NOT NULL,
 	key        TEXT COLLATE "C" NOT NULL,
+	name_key   TEXT COLLATE "C" NOT NULL,
 	resource   BYTEA NOT NULL,
 	identity   BYTEA NOT NULL,
 	roles      BYTEA NOT NULL,
@@ -27,4 +28,5 @@ CREATE TABLE deleted_identity (
 	PRIMARY KEY (tenant, principal)
 );
 CREATE UNIQUE INDEX deleted_identity_key ON deleted_identity (tenant, key, principal);
+CREATE INDEX deleted_identity_name ON deleted_identity (tenant, name_key, key);
 CREATE INDEX deleted_identity_purge ON deleted_identity (purge_ms);

@@ -18,6 +18,7 @@ CREATE TABLE deleted_identity (
 	tenant     TEXT    NOT NULL,
 	principal  TEXT    NOT NULL,
 	key        TEXT    NOT NULL,
+	name_key   TEXT    NOT NULL,
 	resource   BLOB NOT NULL,
 	identity   BLOB NOT NULL,
 	roles      BLOB NOT NULL,
@@ -27,4 +28,5 @@ CREATE TABLE deleted_identity (
 	PRIMARY KEY (tenant, principal)
 ) STRICT;
 CREATE UNIQUE INDEX deleted_identity_key ON deleted_identity (tenant, key, principal);
+CREATE INDEX deleted_identity_name ON deleted_identity (tenant, name_key, key);
 CREATE INDEX deleted_identity_purge ON deleted_identity (purge_ms);
