@@ -1,17 +1,15 @@
 // Package access decides: given a principal's role assignments, may it do an
 // action at a scope? It is a pure function with reasons ([Decide]); who reads
-// the assignments, and who records the decision, is the caller's part.
+// the assignments, and who records the decision, is the caller's part. What a
+// right can depend on beside that is a [Condition].
 //
-// Two things surprise newcomers. Data actions (reading a secret) and actions
+// Three things surprise newcomers. Data actions (reading a secret) and actions
 // (managing a vault) are apart: Owner's "*" gives no data. And notActions take
-// away only from the role that lists them, never from another role.
+// away only from the role that lists them, never from another role: what nobody
+// may do, whatever roles they have, is what deny assignments say.
 package access
 
-import (
-	"strings"
-
-	"github.com/innate-id/innate/internal/resource"
-)
+import "github.com/innate-id/innate/internal/resource"
 
 // Caller is the authenticated client of one request. Domain methods take it as
 // an argument, so that none can be written without one.
@@ -48,6 +46,10 @@ type Permission struct {
 	NotActions     []string `json:"notActions"`
 	DataActions    []string `json:"dataActions"`
 	NotDataActions []string `json:"notDataActions"`
+	// Condition narrows the block, as an assignment's narrows the assignment;
+	// empty for none. ConditionVersion is then "2.0".
+	ConditionVersion string `json:"conditionVersion,omitempty"`
+	Condition        string `json:"condition,omitempty"`
 }
 
 // Role is a role definition.
@@ -152,144 +154,13 @@ type Reason struct {
 	Why string
 }
 
-// Decision is the answer, with one reason for each assignment considered.
+// Decision is the answer.
 type Decision struct {
 	Allowed bool
 	// By is the first assignment that allows, or the deny assignment that
 	// refuses; zero when nothing allows or when the system itself asked.
-	By      resource.ID
+	By resource.ID
+	// Reasons has one for each deny assignment, and then one for each role
+	// assignment, that was considered; none from [Judge].
 	Reasons []Reason
-}
-
-// Decide answers whether who the facts are of may do op: if no deny assignment
-// applies and some role assignment allows it. An assignment of an unknown role
-// grants nothing. Cost: linear in the facts, which are the principal's own, not
-// the tenant's.
-func Decide(op Operation, f Facts) Decision {
-	var d Decision
-	for _, a := range f.Assignments {
-		r := consider(op, a, f)
-		d.Reasons = append(d.Reasons, r)
-		if r.Grants && !d.Allowed {
-			d.Allowed, d.By = true, a.ID
-		}
-	}
-	return d
-}
-
-// role finds a role among the tenant's own and the built-in ones.
-func (f Facts) role(id string) (Role, bool) {
-	if r, ok := f.Roles[lower(id)]; ok {
-		return r, true
-	}
-	return BuiltIn(id)
-}
-
-func consider(q Operation, a Assignment, f Facts) Reason {
-	out := Reason{Assignment: a.ID, Role: a.Role, Principal: a.Principal}
-	if !holds(f.Principals, a.Principal) {
-		out.Why = "is for another principal"
-		return out
-	}
-	if !a.Scope.Contains(q.Scope) {
-		out.Why = "its scope " + a.Scope.String() + " does not contain " + q.Scope.String()
-		return out
-	}
-	role, ok := f.role(a.Role)
-	if !ok {
-		out.Why = "its role is unknown"
-		return out
-	}
-	out.Role = role.Name
-	for _, p := range role.Permissions {
-		yes, no := p.Actions, p.NotActions
-		if q.Data {
-			yes, no = p.DataActions, p.NotDataActions
-		}
-		if pattern, ok := matchAny(yes, q.Action); ok {
-			if minus, ok := matchAny(no, q.Action); ok {
-				out.Why = "its role takes the action out with " + minus
-				continue
-			}
-			out.Grants, out.Why = true, "its role has "+pattern
-			return out
-		}
-	}
-	if out.Why == "" {
-		out.Why = "its role does not have the action"
-	}
-	return out
-}
-
-func holds(principals []string, p string) bool {
-	for _, have := range principals {
-		if have != "" && lower(have) == lower(p) {
-			return true
-		}
-	}
-	return false
-}
-
-func matchAny(patterns []string, action string) (string, bool) {
-	for _, p := range patterns {
-		if Match(p, action) {
-			return p, true
-		}
-	}
-	return "", false
-}
-
-// Match reports whether action matches pattern: anchored at both ends, without
-// case, "*" for any run of characters (wire: ARM role definitions). Between two
-// slashes "*" also stands for no segment at all: that is how Azure's own roles
-// are written, "vaults/*/read" for vaults/read too, and Managed Identity
-// Operator has nothing but "userAssignedIdentities/*/assign/action" for
-// userAssignedIdentities/assign/action.
-func Match(pattern, action string) bool {
-	p, a := lower(pattern), lower(action)
-	parts := strings.Split(p, "*")
-	if len(parts) == 1 {
-		return p == a
-	}
-	if !strings.HasPrefix(a, parts[0]) {
-		return false
-	}
-	a = a[advance(parts, 0):]
-	last := parts[len(parts)-1]
-	for k := 1; k < len(parts)-1; k++ {
-		// The first place is the best one: it leaves the most for the rest.
-		i := strings.Index(a, parts[k])
-		if i < 0 {
-			return false
-		}
-		a = a[i+advance(parts, k):]
-	}
-	return strings.HasSuffix(a, last)
-}
-
-// advance is how much of the action parts[k] uses up. In "/*/" the slash
-// before the star may be the one after it, so it is left in place.
-func advance(parts []string, k int) int {
-	n := len(parts[k])
-	if strings.HasSuffix(parts[k], "/") && strings.HasPrefix(parts[k+1], "/") {
-		n--
-	}
-	return n
-}
-
-// lower is ASCII lower case. Unicode's would make more texts equal than there
-// are actions: the Kelvin sign folds to k.
-func lower(s string) string {
-	for i := range len(s) {
-		if c := s[i]; 'A' <= c && c <= 'Z' {
-			b := []byte(s)
-			for ; i < len(b); i++ {
-				if 'A' <= b[i] && b[i] <= 'Z' {
-					b[i] += 'a' - 'A'
-				}
-			}
-			return string(b)
-		}
-	}
-	return s
 }

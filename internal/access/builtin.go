@@ -8,10 +8,6 @@ import (
 
 // The built-in roles have the GUIDs, names and permissions that Azure
 // publishes, so that role assignments written for Azure mean the same here.
-//
-// Key Vault Data Access Administrator (8b54135c-b56d-4d72-a534-26097cfdc8d8) is
-// left out on purpose: all that keeps it from assigning every role is its
-// condition, and this version evaluates no conditions.
 
 // BuiltIn returns the built-in role with this GUID, compared without case. Its
 // lists are shared: do not change them.
@@ -74,7 +70,7 @@ func vaultReads() []string {
 }
 
 func builtIns() []Role {
-	return slices.Concat(generalRoles(), identityRoles(), vaultRoles(), keyRoles(), certificateRoles())
+	return slices.Concat(generalRoles(), identityRoles(), vaultRoles(), delegateRoles(), keyRoles(), certificateRoles())
 }
 
 func generalRoles() []Role {
@@ -180,4 +176,29 @@ func certificateRoles() []Role {
 			"Read certificate contents.",
 			nil, nil, under(vaults, "certificates/read", "secrets/getSecret/action", "secrets/readMetadata/action", "keys/read")),
 	}
+}
+
+// delegateRoles give roles, and only those that their conditions name.
+func delegateRoles() []Role {
+	r := role("8b54135c-b56d-4d72-a534-26097cfdc8d8", "Key Vault Data Access Administrator",
+		"Manage access to key vaults by adding or removing role assignments of the roles for their data, and of no other role.",
+		[]string{
+			"Microsoft.Authorization/roleAssignments/write",
+			"Microsoft.Authorization/roleAssignments/delete",
+			"Microsoft.Authorization/*/read",
+			"Microsoft.Resources/deployments/*",
+			"Microsoft.Resources/subscriptions/resourceGroups/read",
+			"Microsoft.Resources/subscriptions/read",
+			"Microsoft.Management/managementGroups/read",
+			"Microsoft.Support/*",
+			"Microsoft.KeyVault/vaults/*/read",
+		}, nil, nil)
+	const roles = "{00482a5a-887f-4fb3-b363-3b7fe8e74483, a4417e6f-fecd-4de8-b567-7b0420556985, 14b46e9e-c2b7-41b4-b07b-48a6ebf60603, e147488a-f6f5-4113-8e2d-b22465e65bf6, " +
+		"12338af0-0e69-4776-bea7-57ae8d297424, 21090545-7ca7-4776-b22c-e363652d74d2, b86a8fe4-44ce-4948-aee5-eccb2c155cd7, 4633458b-17de-408a-b874-0445c86b69e6}"
+	r.Permissions[0].ConditionVersion = "2.0"
+	r.Permissions[0].Condition = "((!(ActionMatches{'Microsoft.Authorization/roleAssignments/write'})) OR " +
+		"(@Request[Microsoft.Authorization/roleAssignments:RoleDefinitionId] ForAnyOfAnyValues:GuidEquals" + roles + ")) AND " +
+		"((!(ActionMatches{'Microsoft.Authorization/roleAssignments/delete'})) OR " +
+		"(@Resource[Microsoft.Authorization/roleAssignments:RoleDefinitionId] ForAnyOfAnyValues:GuidEquals" + roles + "))"
+	return []Role{r}
 }

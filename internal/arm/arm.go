@@ -155,23 +155,30 @@ func (a *API) permit(ctx context.Context, c access.Caller, action string, id res
 		return ev, err
 	}
 	if d.Allowed {
-		ev.Reason = "allowed by " + d.By.String()
-		if c.System {
-			ev.Reason = "Innate itself"
-		}
+		ev.Reason = d.String()
 		return ev, nil
 	}
 	p := problem.Errorf(problem.Denied, "The client '%s' with object id '%s' does not have authorization to perform action '%s' over scope '%s' or the scope is invalid.",
 		c.Client, c.Principal, action, id)
-	return ev, a.refuse(ctx, ev, p)
+	return ev, a.deny(ctx, ev, p, d)
 }
 
 // refuse records that the operation of ev was refused with p, and returns p.
 func (a *API) refuse(ctx context.Context, ev audit.Event, p *problem.Error) error {
-	ev.Outcome, ev.Reason = audit.Refused, p.Detail
 	if p.Kind == problem.Denied || p.Kind == problem.LinkedDenied {
-		ev.Outcome, ev.Reason = audit.Denied, "no role assignment allows it"
+		return a.deny(ctx, ev, p, access.Decision{})
 	}
+	ev.Outcome, ev.Reason = audit.Refused, p.Detail
+	return a.record(ctx, ev, p)
+}
+
+// deny is refuse for want of a right: d says what refused it.
+func (a *API) deny(ctx context.Context, ev audit.Event, p *problem.Error, d access.Decision) error {
+	ev.Outcome, ev.Reason = audit.Denied, d.String()
+	return a.record(ctx, ev, p)
+}
+
+func (a *API) record(ctx context.Context, ev audit.Event, p *problem.Error) error {
 	if err := a.Store.Record(ctx, ev); err != nil {
 		return fmt.Errorf("recording a refusal: %w", err)
 	}

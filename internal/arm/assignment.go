@@ -31,20 +31,37 @@ type assignmentBody struct {
 // UnmarshalJSON reads a body as strictly as a [Document]: a second, null
 // condition must not take the first one away.
 func (b *assignmentBody) UnmarshalJSON(raw []byte) error {
+	type plain assignmentBody
+	return readStrictly(raw, (*plain)(b))
+}
+
+// readStrictly reads v from an object that says no member twice.
+func readStrictly(raw []byte, v any) error {
 	var d Document
 	if err := d.UnmarshalJSON(raw); err != nil {
 		return err
 	}
-	type plain assignmentBody
-	return json.Unmarshal(raw, (*plain)(b))
+	return json.Unmarshal(raw, v)
 }
 
 const (
 	actionAssignmentWrite  = "Microsoft.Authorization/roleAssignments/write"
 	actionAssignmentRead   = "Microsoft.Authorization/roleAssignments/read"
 	actionAssignmentDelete = "Microsoft.Authorization/roleAssignments/delete"
+	actionDenialWrite      = "Microsoft.Authorization/denyAssignments/write"
 	actionDefinitionRead   = "Microsoft.Authorization/roleDefinitions/read"
 )
+
+// The attributes of a role assignment that conditions can ask about: what a
+// write gives (@Request), and what a delete takes (@Resource).
+const attrAssignment = "Microsoft.Authorization/roleAssignments:"
+
+// giving says of a role and who has it what conditions ask.
+func giving(role, principal, principalType string) access.Values {
+	return access.Values{
+		attrAssignment + "RoleDefinitionId": {role}, attrAssignment + "PrincipalId": {principal}, attrAssignment + "PrincipalType": {principalType},
+	}
+}
 
 // PutRoleAssignment gives a role. The same assignment again is no change.
 func (a *API) PutRoleAssignment(ctx context.Context, c access.Caller, id resource.ID, b assignmentBody) (View, bool, error) {

@@ -178,6 +178,19 @@ func cleanTags(raw json.RawMessage) error {
 	return nil
 }
 
+// Tags are the tags of a resource by name.
+func Tags(r Resource) (map[string]string, error) {
+	raw := Document(r.Body).Member("tags")
+	if isNull(raw) {
+		return nil, nil
+	}
+	var out map[string]string
+	if err := json.Unmarshal(raw, &out); err != nil {
+		return nil, fmt.Errorf("decoding the tags of %s: %w", r.ID, err)
+	}
+	return out, nil
+}
+
 // properties returns the members of the member properties, each as the client
 // wrote it: numbers do not pass through a float. A document without it has none.
 func properties(body map[string]json.RawMessage) map[string]any {

@@ -60,7 +60,7 @@ func (a *API) keep(tx Tx, c access.Caller, r Resource, own directory.Principal) 
 	}
 	now := a.Now()
 	d := DeletedIdentity{Tenant: r.Tenant, Resource: r, Identity: own, DeletedBy: c.Principal, Deleted: now, PurgeAt: now.Add(a.Retention)}
-	ras, err := tx.AssignmentsOf(own.ID)
+	ras, err := tx.AssignmentsOf([]string{own.ID})
 	if err != nil {
 		return err
 	}

@@ -141,9 +141,9 @@ func (a *API) mayAttach(ctx context.Context, c access.Caller, r resource.ID, p i
 			return nil, err
 		}
 		if !d.Allowed {
-			return nil, a.refuse(ctx, a.event(c, actionAssign, id), problem.Errorf(problem.LinkedDenied,
+			return nil, a.deny(ctx, a.event(c, actionAssign, id), problem.Errorf(problem.LinkedDenied,
 				"The client '%s' with object id '%s' has permission to perform the write on '%s'; however, it does not have permission to perform action '%s' on the linked scope '%s'.",
-				c.Client, c.Principal, r, actionAssign, id))
+				c.Client, c.Principal, r, actionAssign, id), d)
 		}
 		checked[key] = true
 	}

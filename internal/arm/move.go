@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/innate-id/innate/internal/access"
@@ -174,7 +175,11 @@ func (a *API) mayMove(ctx context.Context, c access.Caller, group, target resour
 	if err := a.may(ctx, c, "move to", target, []Need{{actionGroupPut, target}}); err != nil {
 		return err
 	}
-	gives, err := a.moveGives(ctx, c.Tenant, group, target)
+	gains, err := a.moveGains(ctx, c.Tenant, group, target)
+	if err != nil {
+		return err
+	}
+	frees, err := a.moveFrees(ctx, c.Tenant, group, target)
 	if err != nil {
 		return err
 	}
@@ -183,42 +188,51 @@ func (a *API) mayMove(ctx context.Context, c access.Caller, group, target resour
 		if err != nil {
 			return err
 		}
-		needs := []Need{{t.Name + "/write", m.To}}
-		if gives {
+		if err := a.may(ctx, c, "move of", m.From, []Need{{t.Name + "/write", m.To}}); err != nil {
+			return err
+		}
+		needs := slices.Clip(frees)
+		if gains {
 			needs = append(needs, Need{actionAssignmentWrite, m.From})
 		}
-		if err := a.may(ctx, c, "move of", m.From, needs); err != nil {
-			return err
+		for _, n := range needs {
+			// A condition is on what is written, and a move can give any role.
+			d, err := a.Directory.AuthorizeUnconditionally(ctx, c, access.Operation{Action: n.Action, Scope: n.Scope})
+			if err != nil {
+				return err
+			}
+			if !d.Allowed {
+				return a.refuse(ctx, a.event(c, n.Action, n.Scope), problem.Errorf(problem.LinkedDenied,
+					"The client '%s' with object id '%s' may move '%s'; however, that changes who has which rights over it, and the client does not have permission to perform action '%s' on the linked scope '%s'.",
+					c.Client, c.Principal, m.From, n.Action, n.Scope))
+			}
 		}
 	}
 	return nil
 }
 
-// moveGives reports whether somebody has a role over the target group who has
+// above are the keys of the scopes whose assignments count in a group.
+func above(group resource.ID) (keys []string) {
+	for _, s := range group.Ancestors() {
+		keys = append(keys, s.Key())
+	}
+	return keys
+}
+
+// moveGains reports whether somebody has a role over the target group who has
 // not the same over the source: then a move gives it to them.
-func (a *API) moveGives(ctx context.Context, tenant string, group, target resource.ID) (bool, error) {
-	over := func(id resource.ID) ([]RoleAssignment, error) {
-		var keys []string
-		for _, s := range id.Ancestors() {
-			keys = append(keys, s.Key())
-		}
-		ras, err := a.Store.RoleAssignments(ctx, tenant, keys, "", "", Page{})
-		if err != nil {
-			return nil, fmt.Errorf("reading who has roles over %s: %w", id, err)
-		}
-		return ras, nil
-	}
-	before, err := over(group)
-	if err != nil {
-		return false, err
-	}
-	after, err := over(target)
-	if err != nil {
-		return false, err
-	}
+func (a *API) moveGains(ctx context.Context, tenant string, group, target resource.ID) (bool, error) {
 	have := map[string]bool{}
+	before, err := a.Store.RoleAssignments(ctx, tenant, above(group), "", "", Page{})
+	if err != nil {
+		return false, fmt.Errorf("reading who has roles over %s: %w", group, err)
+	}
 	for _, ra := range before {
 		have[ra.Role+" "+ra.Principal+" "+ra.Condition] = true
+	}
+	after, err := a.Store.RoleAssignments(ctx, tenant, above(target), "", "", Page{})
+	if err != nil {
+		return false, fmt.Errorf("reading who has roles over %s: %w", target, err)
 	}
 	for _, ra := range after {
 		if !have[ra.Role+" "+ra.Principal+" "] && !have[ra.Role+" "+ra.Principal+" "+ra.Condition] {
@@ -226,6 +240,22 @@ func (a *API) moveGives(ctx context.Context, tenant string, group, target resour
 		}
 	}
 	return false, nil
+}
+
+// moveFrees are the rights to lift the deny assignments that a move leaves
+// behind: they count over the source, and not over the target.
+func (a *API) moveFrees(ctx context.Context, tenant string, group, target resource.ID) ([]Need, error) {
+	denials, err := a.Store.DenyAssignments(ctx, tenant, above(group), "", Page{})
+	if err != nil {
+		return nil, fmt.Errorf("reading who is denied what over %s: %w", group, err)
+	}
+	var out []Need
+	for _, d := range denials {
+		if !d.ScopeOnly && !d.Scope.Contains(target) {
+			out = append(out, Need{actionDenialWrite, d.Scope})
+		}
+	}
+	return out, nil
 }
 
 // move is the part that runs within the write.

@@ -124,9 +124,9 @@ func (a *API) may(ctx context.Context, c access.Caller, operation string, id res
 			return err
 		}
 		if !d.Allowed {
-			return a.refuse(ctx, a.event(c, n.Action, n.Scope), problem.Errorf(problem.LinkedDenied,
+			return a.deny(ctx, a.event(c, n.Action, n.Scope), problem.Errorf(problem.LinkedDenied,
 				"The client '%s' with object id '%s' has permission to perform the %s '%s'; however, it does not have permission to perform action '%s' on the linked scope '%s'.",
-				c.Client, c.Principal, operation, id, n.Action, n.Scope))
+				c.Client, c.Principal, operation, id, n.Action, n.Scope), d)
 		}
 	}
 	return nil

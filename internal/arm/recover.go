@@ -208,10 +208,14 @@ func (a *API) restore(tx Tx, k KeptRole, report *recovery) error {
 	if err != nil {
 		return err
 	}
-	if _, err := roleNamed(definitionID(scope, k.Role)); err != nil {
-		return lost("its role no longer exists")
+	if _, ok := access.BuiltIn(k.Role); !ok {
+		if _, err := tx.RoleDefinition(k.Role); problem.Is(err, problem.RoleNotFound) {
+			return lost("its role no longer exists")
+		} else if err != nil {
+			return err
+		}
 	}
-	op := access.Operation{Action: actionAssignmentWrite, Scope: scope}
+	op := access.Operation{Action: actionAssignmentWrite, Scope: scope, Attributes: access.Attributes{Request: giving(k.Role, k.Principal, k.PrincipalType)}}
 	d, err := a.Directory.Authorize(report.ctx, report.by, op)
 	switch {
 	case err != nil:

@@ -40,6 +40,7 @@ type RoleAssignment struct {
 	access.Assignment
 	PrincipalType    string
 	Description      string
+	ConditionVersion string
 	Created, Updated time.Time
 	CreatedBy        string
 	UpdatedBy        string
@@ -53,6 +54,9 @@ const (
 	ChangePrincipal  = "principal"  // created, disabled, revoked, deleted; key: object id
 	ChangeAssignment = "assignment" // role assignment; key: the principal's object id
 	ChangeAPI        = "api"        // an application's audiences changed; key: its resource key
+	ChangeRole       = "role"       // a role of the tenant's own; key: its GUID
+	ChangeDenial     = "denial"     // a deny assignment; key: its ID's key
+	ChangeGroup      = "group"      // a group or who is in it; key: its object id
 )
 
 // Change is a row of the feed: reading what has revision > n misses nothing,
@@ -72,6 +76,7 @@ type Page struct {
 // Store is what the management API needs of the database. *store.DB
 // implements it.
 type Store interface {
+	accessStore
 	// Resource returns [problem.NotFound] if there is none with this key.
 	Resource(ctx context.Context, tenant, key string) (Resource, error)
 	// Resources lists by key. under "" means the whole tenant, else only what
@@ -118,6 +123,7 @@ type Store interface {
 
 // Tx is a management write under way. Every change leaves a row in the feed.
 type Tx interface {
+	accessTx
 	// Revision is the revision that this write has.
 	Revision() int64
 	// CreateTenant makes the tenant of the event; [problem.Exists] if it is there.
@@ -153,9 +159,8 @@ type Tx interface {
 	KeepIdentity(d DeletedIdentity) error
 	DeletedIdentity(principal string) (DeletedIdentity, error)
 	ForgetIdentity(principal string) error
-	// AssignmentsOf lists the role assignments of one principal.
-	AssignmentsOf(principal string) ([]RoleAssignment, error)
-	// DeletePrincipal deletes the principal and its role assignments.
+	// DeletePrincipal deletes the principal, its role assignments, and its
+	// memberships: of groups that it is in and, if it is one, of its members.
 	DeletePrincipal(id string) error
 	// Attach and Detach change which resources have a user-assigned identity.
 	// Both are idempotent.

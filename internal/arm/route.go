@@ -38,6 +38,8 @@ func nouns() map[string]noun {
 		typeDefinition:                         {resource: (*API).serveDefinition, collection: (*API).serveDefinitions},
 		"microsoft.managedidentity/identities": {resource: (*API).serveDefaultIdentity},
 		"innate.audit/events":                  {collection: (*API).serveEventsOf},
+		strings.ToLower(typeDirectoryGroup):    {resource: (*API).serveGroup, collection: (*API).serveGroups},
+		strings.ToLower(typeMember):            {resource: (*API).serveMember, collection: (*API).serveMembers},
 		strings.ToLower(typeSubscription):      {resource: (*API).serveSubscription},
 	}
 }

@@ -48,16 +48,40 @@ func (d *Directory) Alive(ctx context.Context, tenant, id string, issued time.Ti
 // Authorize decides whether c may do op, by what exists now: c's groups, their
 // role assignments, the deny assignments. It knows what there is to say of the
 // principal, its program and the environment; op says what there is of the
-// request and the resource. A decision that refuses is no error.
+// request and the resource. A decision that refuses is no error. It has no
+// reasons: those are for who asks why.
 func (d *Directory) Authorize(ctx context.Context, c access.Caller, op access.Operation) (access.Decision, error) {
 	if c.System {
-		return access.Decision{Allowed: true, Reasons: []access.Reason{{Grants: true, Why: "Innate itself"}}}, nil
+		return access.Decision{Allowed: true}, nil
 	}
+	return d.decide(ctx, c, op, false)
+}
+
+// AuthorizeUnconditionally is Authorize by those role assignments alone that
+// are not narrowed by a condition. It is for operations that change what the
+// narrowed may do: who may only give some roles must not be able to say what
+// those roles are.
+func (d *Directory) AuthorizeUnconditionally(ctx context.Context, c access.Caller, op access.Operation) (access.Decision, error) {
+	if c.System {
+		return access.Decision{Allowed: true}, nil
+	}
+	return d.decide(ctx, c, op, true)
+}
+
+func (d *Directory) decide(ctx context.Context, c access.Caller, op access.Operation, unconditionally bool) (access.Decision, error) {
 	f, err := d.Store.Facts(ctx, c.Tenant, c.Principal, op.Scope)
 	if err != nil {
 		return access.Decision{}, fmt.Errorf("reading the rights of %s: %w", c.Principal, err)
 	}
-	return access.Decide(op, f), nil
+	if unconditionally {
+		f = f.Unnarrowed()
+	}
+	if f.Narrowed() {
+		if op.Attributes, err = d.fill(ctx, c, op.Attributes); err != nil {
+			return access.Decision{}, err
+		}
+	}
+	return access.Judge(op, f), nil
 }
 
 // Selector picks one of a resource's identities. At most one member is set;

@@ -35,6 +35,9 @@ const (
 	ManagedIdentity PrincipalKind = "ManagedIdentity"
 	// Application is a registered API.
 	Application PrincipalKind = "Application"
+	// Group stands for its members, which have the roles that it has. It
+	// belongs to no resource and gets no tokens.
+	Group PrincipalKind = "Group"
 )
 
 // Principal can hold role assignments.
@@ -84,6 +87,9 @@ type Store interface {
 	// system-assigned one first, if any, then the attached user-assigned ones
 	// by resource ID. No resource means none.
 	Identities(ctx context.Context, tenant, resourceKey string) ([]Principal, error)
+	// Tags returns the tags of the resource with this key; none if there is no
+	// such resource.
+	Tags(ctx context.Context, tenant, resourceKey string) (map[string]string, error)
 	// Stands reports whether a placement still says what it said when a token
 	// was made by it: it places the workload, and its host was not evicted since.
 	Stands(ctx context.Context, tenant string, placement, workload resource.ID, since time.Time) (bool, error)

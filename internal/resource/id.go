@@ -165,8 +165,8 @@ func (id ID) Contains(o ID) bool {
 	if id.IsRoot() {
 		return true
 	}
-	k, ok := id.Key(), o.Key()
-	return k == ok || strings.HasPrefix(ok, k+"/")
+	n := len(id.text)
+	return len(o.text) >= n && strings.EqualFold(o.text[:n], id.text) && (len(o.text) == n || o.text[n] == '/')
 }
 
 func (id ID) segments() []string {

@@ -10,13 +10,13 @@ import (
 	"github.com/innate-id/innate/internal/resource"
 )
 
-const assignmentColumns = `tenant, id, role, principal, principal_type, scope, description, created_ms, updated_ms, created_by, updated_by`
+const assignmentColumns = `tenant, id, role, principal, principal_type, scope, description, condition, condition_version, created_ms, updated_ms, created_by, updated_by`
 
 func scanAssignment(r row) (arm.RoleAssignment, error) {
 	var a arm.RoleAssignment
 	var id, scope string
 	var created, updated int64
-	err := r.Scan(&a.Tenant, &id, &a.Role, &a.Principal, &a.PrincipalType, &scope, &a.Description, &created, &updated, &a.CreatedBy, &a.UpdatedBy)
+	err := r.Scan(&a.Tenant, &id, &a.Role, &a.Principal, &a.PrincipalType, &scope, &a.Description, &a.Condition, &a.ConditionVersion, &created, &updated, &a.CreatedBy, &a.UpdatedBy)
 	if err != nil {
 		return a, err
 	}
@@ -117,12 +117,12 @@ func (t *writeTx) SameAssignment(scopeKey, role, principal string) (arm.RoleAssi
 }
 
 const putAssignment = `
-	INSERT INTO assignment (tenant, key, id, role, principal, principal_type, scope, scope_key, description, created_ms, updated_ms, created_by, updated_by)
-	VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+	INSERT INTO assignment (tenant, key, id, role, principal, principal_type, scope, scope_key, description, condition, condition_version, created_ms, updated_ms, created_by, updated_by)
+	VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
 	ON CONFLICT (tenant, key) DO UPDATE SET
 		id = excluded.id, role = excluded.role, principal = excluded.principal, principal_type = excluded.principal_type,
 		scope = excluded.scope, scope_key = excluded.scope_key, description = excluded.description,
-		created_ms = excluded.created_ms, updated_ms = excluded.updated_ms,
+		condition = excluded.condition, condition_version = excluded.condition_version, created_ms = excluded.created_ms, updated_ms = excluded.updated_ms,
 		created_by = excluded.created_by, updated_by = excluded.updated_by`
 
 // PutRoleAssignment creates or replaces an assignment;
@@ -148,12 +148,25 @@ func (t *writeTx) PutRoleAssignment(a arm.RoleAssignment) error {
 		return err
 	}
 	_, err = t.exec(putAssignment, t.tenant, key, a.ID.String(), fold(a.Role), fold(a.Principal), a.PrincipalType, a.Scope.String(), a.Scope.Key(),
-		a.Description, ms(a.Created), ms(a.Updated), a.CreatedBy, a.UpdatedBy)
+		a.Description, a.Condition, a.ConditionVersion, ms(a.Created), ms(a.Updated), a.CreatedBy, a.UpdatedBy)
 	if err != nil {
 		return fmt.Errorf("writing role assignment %s: %w", a.ID, err)
 	}
 	t.change(arm.ChangeAssignment, fold(a.Principal))
 	return nil
+}
+
+const assignmentsOfRole = `SELECT ` + assignmentColumns + ` FROM assignment
+	WHERE tenant = $1 AND role = $2 AND scope_key > $3 ORDER BY scope_key, principal LIMIT $4`
+
+// AssignmentsOfRole lists who has the role, by the key of the scope: those at
+// scopes after p.After.
+func (t *writeTx) AssignmentsOfRole(role string, p arm.Page) ([]arm.RoleAssignment, error) {
+	out, err := many(t.ctx, t.q, scanAssignment, assignmentsOfRole, t.tenant, fold(role), fold(p.After), limit(p.Limit))
+	if err != nil {
+		return nil, fmt.Errorf("listing the assignments of role %s: %w", role, err)
+	}
+	return out, nil
 }
 
 const deleteAssignment = `DELETE FROM assignment WHERE tenant = $1 AND key = $2 RETURNING principal`

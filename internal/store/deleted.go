@@ -102,13 +102,6 @@ func (t *writeTx) ForgetIdentity(principal string) error {
 	return err
 }
 
-const assignmentsOfOne = `SELECT ` + assignmentColumns + ` FROM assignment WHERE tenant = $1 AND principal = $2 ORDER BY key`
-
-// AssignmentsOf lists the role assignments of one principal.
-func (t *writeTx) AssignmentsOf(principal string) ([]arm.RoleAssignment, error) {
-	return many(t.ctx, t.q, scanAssignment, assignmentsOfOne, t.tenant, fold(principal))
-}
-
 // purgeIdentities takes some at a time, as purgeDue does.
 const purgeIdentities = `
 	DELETE FROM deleted_identity WHERE purge_ms <= $1 AND (tenant, principal) IN (

@@ -11,20 +11,23 @@ import (
 	"github.com/innate-id/innate/internal/resource"
 )
 
-// named is a place where a table has the ID of a resource, by which a row is
+// column is a place where a table has the ID of a resource, by which a row is
 // found: key is the column of the ID in lower case, text its neighbour in the
 // author's case, "" where there is none.
-type named struct{ table, key, text string }
+type column struct{ table, key, text string }
 
 // places are all of them but the resources themselves and the secrets in them,
 // whose references need an order. A column that names a resource and is not
 // here would be left behind by a move: TestMoveKnowsEveryColumn sees to it.
-var places = []named{
+var places = []column{
 	{"principal", "resource_key", "resource"},
 	{"attachment", "resource_key", ""},
 	{"attachment", "identity_key", ""},
 	{"assignment", "scope_key", "scope"},
 	{"assignment", "key", "id"},
+	{"deny_assignment", "scope_key", "scope"},
+	{"deny_assignment", "key", "id"},
+	{"deny_principal", "key", ""},
 	{"claimed_name", "resource_key", ""},
 	{"api", "resource_key", "resource"},
 	{"resource", "bound_key", "bound_to"},
@@ -32,7 +35,7 @@ var places = []named{
 
 // range of a node: itself and what lies below it. The first comparison is for
 // the index.
-func (n named) within() string {
+func (n column) within() string {
 	return `tenant = $1 AND ` + n.key + ` >= $2 AND ` + n.key + ` < $4 AND (` + n.key + ` = $2 OR ` + n.key + ` > $3)`
 }
 
@@ -40,7 +43,7 @@ func (n named) within() string {
 // in its place; $5 is where what follows it begins.
 func renamed(column, to string) string { return to + ` || substr(` + column + `, $5)` }
 
-func (n named) rename() string {
+func (n column) rename() string {
 	set := n.key + ` = ` + renamed(n.key, `CAST($6 AS TEXT)`)
 	if n.text != "" {
 		set += `, ` + n.text + ` = ` + renamed(n.text, `CAST($7 AS TEXT)`)
@@ -68,7 +71,7 @@ func newRenaming(tenant string, from, to resource.ID) renaming {
 
 func (r renaming) scope() []any { return []any{r.tenant, r.key, r.lo, r.hi} }
 
-func (r renaming) all(n named) []any {
+func (r renaming) all(n column) []any {
 	args := append(r.scope(), r.rest, r.toKey)
 	if n.text != "" {
 		args = append(args, r.to)
@@ -107,7 +110,7 @@ func (t *writeTx) Move(from, to resource.ID, at time.Time) error {
 
 // fits refuses a move after which an ID could not be read any more.
 func (t *writeTx) fits(r renaming) error {
-	for _, n := range append(places, named{"resource", "key", "id"}) {
+	for _, n := range append(places, column{"resource", "key", "id"}) {
 		longest, err := one(t.ctx, t.q, nil, scanned[int], `SELECT COALESCE(MAX(LENGTH(`+n.key+`)), 0) FROM `+n.table+` WHERE `+n.within(), r.scope()...)
 		if err != nil {
 			return fmt.Errorf("measuring %s: %w", n.table, err)
@@ -120,13 +123,13 @@ func (t *writeTx) fits(r renaming) error {
 }
 
 var (
-	movedKeys       = `SELECT key FROM resource WHERE ` + named{key: "key"}.within()
-	movedPrincipals = `SELECT id FROM principal WHERE ` + named{key: "resource_key"}.within()
-	movedHolders    = `SELECT DISTINCT principal FROM assignment WHERE ` + named{key: "scope_key"}.within()
-	movedAttached   = `SELECT DISTINCT resource_key FROM attachment WHERE ` + named{key: "identity_key"}.within()
-	movedHaving     = `SELECT DISTINCT resource_key FROM attachment WHERE ` + named{key: "resource_key"}.within()
-	movedSystems    = `SELECT resource_key FROM principal WHERE system = 1 AND ` + named{key: "resource_key"}.within()
-	movedAPIs       = `SELECT DISTINCT resource_key FROM api WHERE ` + named{key: "resource_key"}.within()
+	movedKeys       = `SELECT key FROM resource WHERE ` + column{key: "key"}.within()
+	movedPrincipals = `SELECT id FROM principal WHERE ` + column{key: "resource_key"}.within()
+	movedHolders    = `SELECT DISTINCT principal FROM assignment WHERE ` + column{key: "scope_key"}.within()
+	movedAttached   = `SELECT DISTINCT resource_key FROM attachment WHERE ` + column{key: "identity_key"}.within()
+	movedHaving     = `SELECT DISTINCT resource_key FROM attachment WHERE ` + column{key: "resource_key"}.within()
+	movedSystems    = `SELECT resource_key FROM principal WHERE system = 1 AND ` + column{key: "resource_key"}.within()
+	movedAPIs       = `SELECT DISTINCT resource_key FROM api WHERE ` + column{key: "resource_key"}.within()
 )
 
 // tellMoved leaves in the feed what is at the old IDs; called for the new ones,
@@ -156,7 +159,7 @@ const (
 
 var addMoved = `
 	INSERT INTO moved (tenant, old_key, new_id, at_ms)
-	SELECT tenant, key, ` + renamed("id", `CAST($6 AS TEXT)`) + `, CAST($7 AS BIGINT) FROM resource WHERE ` + named{key: "key"}.within()
+	SELECT tenant, key, ` + renamed("id", `CAST($6 AS TEXT)`) + `, CAST($7 AS BIGINT) FROM resource WHERE ` + column{key: "key"}.within()
 
 // keepMoved keeps where everything went.
 func (t *writeTx) keepMoved(r renaming, at time.Time) error {
@@ -182,13 +185,13 @@ var (
 	INSERT INTO resource (tenant, key, id, type, type_key, uid, body, bound_to, bound_key, etag, created_ms, updated_ms, created_by, updated_by)
 	SELECT tenant, ` + renamed("key", `CAST($6 AS TEXT)`) + `, ` + renamed("id", `CAST($7 AS TEXT)`) + `, type, type_key, uid, body, bound_to, bound_key,
 		CAST($8 AS BIGINT), created_ms, updated_ms, created_by, updated_by
-	FROM resource WHERE ` + named{key: "key"}.within()
+	FROM resource WHERE ` + column{key: "key"}.within()
 
 	// holdSecrets locks the secrets: whoever adds a version to one waits, and
 	// then finds that the vault is gone.
-	holdSecrets = `UPDATE secret SET latest = latest WHERE ` + named{key: "vault_key"}.within() + ` RETURNING vault_key, name_key`
+	holdSecrets = `UPDATE secret SET latest = latest WHERE ` + column{key: "vault_key"}.within() + ` RETURNING vault_key, name_key`
 
-	dropResources = `DELETE FROM resource WHERE ` + named{key: "key"}.within()
+	dropResources = `DELETE FROM resource WHERE ` + column{key: "key"}.within()
 )
 
 // Each secret goes by itself, once it is locked: one that others add meanwhile

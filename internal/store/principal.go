@@ -139,8 +139,9 @@ const deletePrincipal = `DELETE FROM principal WHERE tenant = $1 AND id = $2 RET
 
 const deleteAssignmentsOf = `DELETE FROM assignment WHERE tenant = $1 AND principal = $2`
 
-// DeletePrincipal deletes the principal and its role assignments. No error if
-// absent.
+// DeletePrincipal deletes the principal, its role assignments and its
+// memberships. No error if absent. Deny assignments go on naming it: an object
+// id is nobody else's, and who comes back by the same one is denied again.
 func (t *writeTx) DeletePrincipal(id string) error {
 	id = fold(id)
 	gone, err := many(t.ctx, t.q, scanPrincipal, deletePrincipal, t.tenant, id)
@@ -157,7 +158,7 @@ func (t *writeTx) DeletePrincipal(id string) error {
 	if n > 0 {
 		t.change(arm.ChangeAssignment, id)
 	}
-	return nil
+	return t.leaveGroups(id)
 }
 
 const attach = `

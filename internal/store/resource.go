@@ -54,6 +54,19 @@ func (t *writeTx) Resource(key string) (arm.Resource, error) {
 	return resourceAt(t.ctx, t.q, t.tenant, key)
 }
 
+// Tags returns the tags of the resource with this key; none if there is no such
+// resource.
+func (db *DB) Tags(ctx context.Context, tenant, resourceKey string) (map[string]string, error) {
+	r, err := db.Resource(ctx, tenant, resourceKey)
+	if problem.Is(err, problem.NotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return arm.Tags(r)
+}
+
 const listResources = `SELECT ` + resourceColumns + ` FROM resource
 	WHERE tenant = $1 AND key > $2 AND key < $3 ORDER BY key LIMIT $4`
 

@@ -100,12 +100,12 @@ func (v *Vault) ask(ctx context.Context, c access.Caller, at Place, action, name
 	}
 	if d.Allowed {
 		ev.Reason = d.By.String()
-		if d.By.IsZero() && len(d.Reasons) > 0 {
-			ev.Reason = d.Reasons[0].Why // no assignment: Innate's own act
+		if d.By.IsZero() {
+			ev.Reason = d.String() // no assignment: Innate's own act
 		}
 		return ev, nil
 	}
-	ev.Outcome, ev.Reason = audit.Denied, "no role assignment allows it"
+	ev.Outcome, ev.Reason = audit.Denied, d.String()
 	if c.Tenant != at.Tenant {
 		ev.Reason = "the caller is of another tenant"
 	}
