@@ -65,6 +65,9 @@ type Type struct {
 	// moved, or belongs to a resource with an identity that moved. It brings up to
 	// date what r.Body says of other resources' IDs, and reports whether it did.
 	Moved func(ctx context.Context, tx Tx, r Resource, m Move) (bool, error)
+	// Useless says why a row can come to nothing, given the identities of what it
+	// is bound to; "" if it can.
+	Useless func(r Resource, have []directory.Principal) string
 	// View adds the computed members to properties.
 	View func(r Resource, own directory.Principal, properties map[string]any)
 	// Actions are the POST operations, by lower-case name; the caller needs

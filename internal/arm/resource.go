@@ -98,6 +98,9 @@ type Store interface {
 	RoleAssignments(ctx context.Context, tenant string, scopes []string, below, principal string, p Page) ([]RoleAssignment, error)
 	// Principal is as in directory.Store.
 	Principal(ctx context.Context, tenant, id string) (directory.Principal, error)
+	// Uses lists the principals of the resources below a key, by those, each with
+	// what uses it.
+	Uses(ctx context.Context, tenant, under string, p Page) ([]Uses, error)
 	// DeletedIdentity finds a deleted identity by its object id;
 	// [problem.NotFound]. DeletedNamed finds those of a name below a key.
 	// DeletedIdentities lists those below a key, after one of them.

@@ -37,6 +37,7 @@ func nouns() map[string]noun {
 		typeAssignment:                         {resource: (*API).serveAssignment, collection: (*API).serveAssignments},
 		typeDefinition:                         {resource: (*API).serveDefinition, collection: (*API).serveDefinitions},
 		"microsoft.managedidentity/identities": {resource: (*API).serveDefaultIdentity},
+		"innate.directory/orphans":             {collection: (*API).serveOrphans},
 		"innate.audit/events":                  {collection: (*API).serveEventsOf},
 		strings.ToLower(typeDirectoryGroup):    {resource: (*API).serveGroup, collection: (*API).serveGroups},
 		strings.ToLower(typeMember):            {resource: (*API).serveMember, collection: (*API).serveMembers},

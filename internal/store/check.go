@@ -90,8 +90,13 @@ func (db *DB) Check(ctx context.Context) ([]Fault, error) {
 	return out, nil
 }
 
-// rightAbove reports whether scope is an object within the resource.
+// rightAbove reports whether scope names an object within the resource: a group
+// has resources in it, and these must be there themselves.
 func rightAbove(key, scope string) bool {
+	in, err := resource.Parse(key)
+	if err != nil {
+		return false
+	}
 	id, err := resource.Parse(scope)
-	return err == nil && strings.EqualFold(id.Parent().Key(), key)
+	return err == nil && id.Parent().Equal(in) && strings.HasPrefix(strings.ToLower(id.Type()), strings.ToLower(in.Type())+"/")
 }
