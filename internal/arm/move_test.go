@@ -306,3 +306,32 @@ func TestWhoMayMove(t *testing.T) {
 	b.must(201, "PUT", g2, local)
 	b.refused(409, "ResourceMoveFailed", "POST", g1+"/moveResources", moveBody(g2, in(g1, kv)))
 }
+
+// TestMoveDoesNotEvadeADenial: what is denied over a group is not made possible
+// by moving the resource out of it.
+func TestMoveDoesNotEvadeADenial(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.owner.must(201, "PUT", g2, local)
+	w.owner.must(201, "PUT", vms+"/vm", local)
+	id, err := resource.MustParse(g1).Extension("Microsoft.Authorization/denyAssignments", uuid.NewString())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ev := audit.Event{Tenant: tenantA, At: w.clock(), Action: "test", Target: "/", Outcome: audit.Allowed, Principal: "test"}
+	if err := w.srv.DB.Write(t.Context(), &ev, func(tx arm.Tx) error {
+		return tx.PutDenyAssignment(arm.DenyAssignment{Tenant: tenantA, Created: w.clock(), Updated: w.clock(), Denial: access.Denial{
+			ID: id, Name: "keep", Scope: resource.MustParse(g1), Principals: []string{access.Everyone},
+			Permissions: []access.Permission{{Actions: []string{"Microsoft.Compute/virtualMachines/delete"}}},
+		}})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	mallory := w.as(tenantA, "mallory", roleContributor+" "+sub)
+	mallory.refused(403, "AuthorizationFailed", "DELETE", vms+"/vm", "")
+	r := mallory.refused(403, "LinkedAuthorizationFailed", "POST", g1+"/moveResources", moveBody(g2, vms+"/vm"))
+	if !strings.Contains(r.text, "denyAssignments/write") {
+		t.Errorf("%s does not name denyAssignments/write", r.text)
+	}
+	w.owner.must(200, "GET", vms+"/vm", "")
+}
