@@ -49,16 +49,8 @@ const (
 // The control plane and its database are the real ones, and so are the agents,
 // each with its own host, certificate and stream; all share this machine.
 func BenchmarkRevocation(b *testing.B) {
-	for name, database := range map[string]func(dir string) server.Database{
-		"sqlite": func(dir string) server.Database { return server.Database{SQLite: filepath.Join(dir, "db")} },
-		"postgres": func(dir string) server.Database {
-			file := filepath.Join(dir, "url")
-			if err := os.WriteFile(file, []byte(testkit.Postgres(b)), 0o600); err != nil {
-				b.Fatal(err)
-			}
-			return server.Database{PostgresFile: file}
-		},
-	} {
+	for _, name := range []string{"sqlite", "postgres"} {
+		database := benchDatabase(b, name)
 		b.Run(name, func(b *testing.B) {
 			f := newFleet(b, database)
 			all := map[string][]time.Duration{}
@@ -77,6 +69,20 @@ func BenchmarkRevocation(b *testing.B) {
 				b.ReportMetric(ms(d[len(d)-1]), what+"-max-ms")
 			}
 		})
+	}
+}
+
+// benchDatabase is a new database of the kind, as a configuration has it.
+func benchDatabase(b *testing.B, kind string) func(dir string) server.Database {
+	if kind == "sqlite" {
+		return func(dir string) server.Database { return server.Database{SQLite: filepath.Join(dir, "db")} }
+	}
+	return func(dir string) server.Database {
+		file := filepath.Join(dir, "url")
+		if err := os.WriteFile(file, []byte(testkit.Postgres(b)), 0o600); err != nil {
+			b.Fatal(err)
+		}
+		return server.Database{PostgresFile: file}
 	}
 }
 
@@ -99,6 +105,27 @@ func newFleet(b *testing.B, database func(dir string) server.Database) *estate {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { os.RemoveAll(dir) })
+	e, boot := newPlane(b, dir, database)
+	ctx := b.Context()
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(e.Server.CA.PEM())
+	attached := map[string]any{}
+	for i := range rounds {
+		id := must(boot.Group.Extension("Microsoft.ManagedIdentity/userAssignedIdentities", fmt.Sprint("shared-", i)))(b)
+		e.put(b, id, map[string]any{"location": "local"})
+		e.identities = append(e.identities, must(e.Principal(ctx, id))(b))
+		attached[id.String()] = struct{}{}
+	}
+	for i := range hosts {
+		e.agents = append(e.agents, e.host(b, dir, boot.Group, i, attached, pool))
+		e.programs = append(e.programs, &client{addr: e.agents[i].DoorAddr("main"), keep: true})
+	}
+	return e
+}
+
+// newPlane starts a control plane.
+func newPlane(b *testing.B, dir string, database func(dir string) server.Database) (*estate, server.Bootstrapped) {
+	b.Helper()
 	log := slog.New(slog.DiscardHandler)
 	if _, err := seal.CreateFile(filepath.Join(dir, "root.key")); err != nil {
 		b.Fatal(err)
@@ -126,18 +153,7 @@ func newFleet(b *testing.B, database func(dir string) server.Database) *estate {
 	pool.AppendCertsFromPEM(s.CA.PEM())
 	e.api = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, DialContext: e.dial}}
 	e.vault = s.Names.Management() + boot.Group.String() + "?api-version=2021-04-01"
-	attached := map[string]any{}
-	for i := range rounds {
-		id := must(boot.Group.Extension("Microsoft.ManagedIdentity/userAssignedIdentities", fmt.Sprint("shared-", i)))(b)
-		e.put(b, id, map[string]any{"location": "local"})
-		e.identities = append(e.identities, must(e.Principal(ctx, id))(b))
-		attached[id.String()] = struct{}{}
-	}
-	for i := range hosts {
-		e.agents = append(e.agents, e.host(b, dir, boot.Group, i, attached, pool))
-		e.programs = append(e.programs, &client{addr: e.agents[i].DoorAddr("main"), keep: true})
-	}
-	return e
+	return e, boot
 }
 
 func (e *estate) dial(ctx context.Context, network, _ string) (net.Conn, error) {

@@ -61,7 +61,7 @@ func root() *cobra.Command {
 	}
 	c.PersistentFlags().StringVar(&config, "config", "/etc/innate/innated.yaml", "configuration file")
 	c.Flags().BoolVar(&check, "check", false, "check the configuration and the files that it names, and exit")
-	c.AddCommand(bootstrapCommand(&config), auditCommand(&config))
+	c.AddCommand(bootstrapCommand(&config), auditCommand(&config), checkCommand(&config))
 	return c
 }
 

@@ -223,6 +223,9 @@ func (p *plant) story(database string) {
 
 // verified: the record is whole, and with one letter of it changed it is not.
 func (p *plant) verified(config string) {
+	if out := p.must(p.run("", "innated", "--config", config, "check")); out != "every row refers to what is there\n" {
+		p.t.Errorf("check says %q", out)
+	}
 	out := p.must(p.run("", "innated", "--config", config, "audit", "verify"))
 	for _, want := range []string{"chain management: ", "chain one: ", "installation chain "} {
 		if !strings.Contains(out, want) {

@@ -209,6 +209,9 @@ type sought struct {
 	ev evidence.Evidence
 	// resource and placement, if not empty, are the only ones that will do.
 	resource, placement string
+	// uid is the placement's that does as well, wherever that and its resource
+	// have moved to; "" if it is not known.
+	uid string
 	// was is how the same was found before; may be nil.
 	was *found
 }
@@ -227,7 +230,12 @@ type found struct {
 // admits reports whether p is about the caller. A selector of a kind that this
 // agent does not know never holds.
 func (s *sought) admits(p *placed) bool {
-	return (s.placement == "" || p.Name == s.placement) && (s.resource == "" || sameResource(p.Resource, s.resource)) && s.ev.Matches(p.required)
+	return s.names(p) && s.ev.Matches(p.required)
+}
+
+// names reports whether p is the placement that is asked for, if any is.
+func (s *sought) names(p *placed) bool {
+	return s.uid != "" && s.uid == p.UID || (s.placement == "" || p.Name == s.placement) && (s.resource == "" || sameResource(p.Resource, s.resource))
 }
 
 // find returns the placement of a caller: of those that admit it, the one with

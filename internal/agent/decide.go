@@ -34,7 +34,7 @@ func (a *Agent) place(ctx context.Context) (*metadata.Caller, error) {
 		return nil, err
 	}
 	if st != nil {
-		return a.placed(ctx, sought{ev: as, resource: st.workload, placement: st.placement}, as.String())
+		return a.placed(ctx, st.soughtAs(as), as.String())
 	}
 	c, err := a.placed(ctx, sought{ev: p.Evidence}, p.Text)
 	if err == nil {
@@ -143,10 +143,14 @@ func (r *request) again(ctx context.Context, said error) (*fleetapi.TokenRespons
 // sought is the caller, to find its placement again: a start is one resource's
 // and one placement's, anybody else is what the placements say now.
 func (r *request) sought() sought {
-	if r.caller.Evidence.Start != "" {
-		return sought{ev: r.caller.Evidence, resource: r.caller.Workload, placement: r.caller.Placement}
-	}
 	was, _ := r.caller.Found.(*found) // of this caller's evidence, and nothing else
+	if r.caller.Evidence.Start != "" {
+		s := sought{ev: r.caller.Evidence, resource: r.caller.Workload, placement: r.caller.Placement}
+		if was != nil {
+			s.uid = was.UID
+		}
+		return s
+	}
 	return sought{ev: r.caller.Evidence, was: was}
 }
 

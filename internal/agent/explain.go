@@ -155,7 +155,7 @@ func (a *Agent) explain(q question, asker evidence.Selector) (Explanation, error
 		s := sought{ev: ev}
 		st, as, over := a.inGroup(ev)
 		if st != nil { // at the captured address it is its start
-			s = sought{ev: as, resource: st.workload, placement: st.placement}
+			s = st.soughtAs(as)
 		}
 		if name == RunDoor {
 			s.ev.Grade = evidence.GradeSecret // what a start has

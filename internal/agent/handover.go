@@ -37,6 +37,7 @@ type StartNote struct {
 	Digest    []byte            `json:"digest"`
 	Workload  string            `json:"workload"`
 	Placement string            `json:"placement"`
+	UID       string            `json:"uid,omitempty"`
 	Evidence  evidence.Evidence `json:"evidence"`
 	// Group is the name of the start's control group; empty for none.
 	Group string `json:"group,omitempty"`
@@ -115,7 +116,7 @@ func (a *Agent) leaveStarts() (Note, error) {
 			return note, err
 		}
 		note.Starts = append(note.Starts, StartNote{Conn: name, Digest: h.start.digest[:],
-			Workload: h.start.workload, Placement: h.start.placement, Evidence: h.start.ev, Group: group, Within: h.start.within})
+			Workload: h.start.workload, Placement: h.start.placement, UID: h.start.uid, Evidence: h.start.ev, Group: group, Within: h.start.within})
 		h.conn.Close()
 	}
 	return note, nil
@@ -130,7 +131,7 @@ func (a *Agent) inheritStarts() error {
 		return err
 	}
 	for _, n := range note.Starts {
-		st := &start{workload: n.Workload, placement: n.Placement, ev: n.Evidence, within: n.Within}
+		st := &start{workload: n.Workload, placement: n.Placement, uid: n.UID, ev: n.Evidence, within: n.Within}
 		if copy(st.digest[:], n.Digest) != len(st.digest) {
 			return fmt.Errorf("taking over %s: its digest has %d bytes", n.Conn, len(n.Digest))
 		}

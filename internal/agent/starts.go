@@ -25,6 +25,7 @@ type start struct {
 	digest    [sha256.Size]byte
 	workload  string // resource ID
 	placement string // name; empty: any that admits
+	uid       string // the placement's; it stays when the workload moves. "" if unknown
 	ev        evidence.Evidence
 	text      string // ev in words
 	// group is the control group that its programs are in; nil where nothing
@@ -37,7 +38,12 @@ type start struct {
 
 // sought is the placement that lets this start be what it is.
 func (s *start) sought() sought {
-	return sought{ev: s.ev, resource: s.workload, placement: s.placement}
+	return s.soughtAs(s.ev)
+}
+
+// soughtAs is sought for one of the start's programs, with its own evidence.
+func (s *start) soughtAs(ev evidence.Evidence) sought {
+	return sought{ev: ev, resource: s.workload, placement: s.placement, uid: s.uid}
 }
 
 // starts are the runs that live now.
@@ -176,7 +182,7 @@ func (a *Agent) permitStart(ctx context.Context, workload string, ev evidence.Ev
 	if err != nil {
 		return nil, a.startRefusal(st, err)
 	}
-	st.workload, st.placement = p.Resource, p.Name
+	st.workload, st.placement, st.uid = p.Resource, p.Name, p.UID
 	return st, nil
 }
 

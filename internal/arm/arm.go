@@ -92,6 +92,13 @@ type Type struct {
 	Written func(tx Tx, r Resource) error
 	// Deleting runs within the delete, before the row goes; an error keeps all.
 	Deleting func(tx Tx, r Resource) error
+	// Moved runs within a move for a row of the type that moved, is bound to what
+	// moved, or belongs to a resource with an identity that moved. It brings up to
+	// date what r.Body says of other resources' IDs, and reports whether it did.
+	Moved func(ctx context.Context, tx Tx, r Resource, m Move) (bool, error)
+	// Useless says why a row can come to nothing, given the identities of what it
+	// is bound to; "" if it can.
+	Useless func(r Resource, have []directory.Principal) string
 	// View adds the computed members to properties, Whole those beside them.
 	View  func(r Resource, own directory.Principal, properties map[string]any)
 	Whole func(r Resource, v View)
@@ -169,6 +176,9 @@ type API struct {
 	// Places says where programs are a resource, of what c may read, and how
 	// many other places there are; nil if there are no hosts to be on.
 	Places func(ctx context.Context, c access.Caller, id resource.ID) (places []Place, hidden int, err error)
+	// Retention is how long a deleted user-assigned identity can be recovered;
+	// zero keeps none.
+	Retention time.Duration
 	// FollowLife is how long one answer follows the record; zero means an hour.
 	FollowLife time.Duration
 	// Patience is how long a client waits before an operation goes on without

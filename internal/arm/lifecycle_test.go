@@ -298,3 +298,15 @@ func TestNothingDanglesAfterAStorm(t *testing.T) {
 		t.Errorf("the storm made only %d principals", len(oids))
 	}
 }
+
+// checkStore fails if anything dangles.
+func (w *world) checkStore() {
+	w.t.Helper()
+	faults, err := w.srv.DB.Check(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, f := range faults {
+		w.t.Error(f)
+	}
+}

@@ -21,7 +21,7 @@ const (
 	actionManagementGroupRead   = TypeManagementGroup + "/read"
 	actionManagementGroupWrite  = TypeManagementGroup + "/write"
 	actionManagementGroupDelete = TypeManagementGroup + "/delete"
-	actionMove                  = TypeManagementGroup + "/subscriptions/write"
+	actionMoveSubscription      = TypeManagementGroup + "/subscriptions/write"
 )
 
 // managementGroupType is the row of the table; [API.serveManagementGroup] serves it.
@@ -366,7 +366,7 @@ func (a *API) DeleteManagementGroup(ctx context.Context, c access.Caller, id res
 		if err := tx.PutParent(id.Key(), ""); err != nil {
 			return err
 		}
-		return a.deleteOne(tx, r)
+		return a.deleteOne(tx, c, r)
 	})
 	return existed, err
 }
@@ -389,12 +389,12 @@ func (a *API) MoveSubscription(ctx context.Context, c access.Caller, sub, group 
 	if err != nil {
 		return nil, err
 	}
-	ev.Action, ev.Target = actionMove, sub.String()
+	ev.Action, ev.Target = actionMoveSubscription, sub.String()
 	ev.Reason += "; to " + group.Name()
 	var needs []Need
 	for _, g := range []resource.ID{was, group} {
 		if !g.Equal(root) {
-			needs = append(needs, Need{Action: actionMove, Scope: g})
+			needs = append(needs, Need{Action: actionMoveSubscription, Scope: g})
 		}
 	}
 	if err := a.may(ctx, c, "move of", sub, needs); err != nil {

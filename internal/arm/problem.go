@@ -46,6 +46,7 @@ var words = map[problem.Kind]word{
 	problem.BadIdentity:          {400, "FailedIdentityOperation"},
 	problem.DeletedRecoverable:   {409, "Conflict"},
 	problem.Disabled:             {409, "Conflict"},
+	problem.MoveFailed:           {409, "ResourceMoveFailed"},
 	problem.PreconditionFailed:   {412, "PreconditionFailed"},
 	problem.BadID:                {400, "InvalidResourceId"},
 	problem.BadName:              {400, "InvalidResourceName"},
@@ -108,10 +109,14 @@ func inARMsWords(wd word, p *problem.Error) armProblem {
 	if len(p.More) == 0 {
 		return out
 	}
-	for _, one := range append([]*problem.Error{p}, p.More...) {
+	all := p.More
+	if p.Target != "" { // one of the faults, and not what they come to
+		all = append([]*problem.Error{p}, p.More...)
+		out.Message = fmt.Sprintf("%s And %d more; see details.", p.Detail, len(p.More))
+	}
+	for _, one := range all {
 		out.Details = append(out.Details, armProblem{Code: words[one.Kind].code, Message: one.Detail, Target: one.Target})
 	}
-	out.Message = fmt.Sprintf("%s And %d more; see details.", p.Detail, len(p.More))
 	return out
 }
 

@@ -399,25 +399,25 @@ func (a *API) Delete(ctx context.Context, c access.Caller, id resource.ID, cond 
 				return err
 			}
 		}
-		return a.deleteTree(tx, r)
+		return a.deleteTree(tx, c, r)
 	})
 	return existed, err
 }
 
-func (a *API) deleteTree(tx Tx, r Resource) error {
+func (a *API) deleteTree(tx Tx, c access.Caller, r Resource) error {
 	below, err := tx.Resources(r.ID.Key(), true)
 	if err != nil {
 		return err
 	}
 	for i := len(below) - 1; i >= 0; i-- { // by key: children come after their parents
-		if err := a.deleteOne(tx, below[i]); err != nil {
+		if err := a.deleteOne(tx, c, below[i]); err != nil {
 			return err
 		}
 	}
-	return a.deleteOne(tx, r)
+	return a.deleteOne(tx, c, r)
 }
 
-func (a *API) deleteOne(tx Tx, r Resource) error {
+func (a *API) deleteOne(tx Tx, c access.Caller, r Resource) error {
 	key := r.ID.Key()
 	if t, err := a.typeOf(r.ID); err == nil && t.Deleting != nil {
 		if err := t.Deleting(tx, r); err != nil {
@@ -438,7 +438,7 @@ func (a *API) deleteOne(tx Tx, r Resource) error {
 			return err
 		}
 	}
-	if err := a.deleteOwn(tx, key); err != nil {
+	if err := a.deleteOwn(tx, c, r); err != nil {
 		return err
 	}
 	if err := tx.DeleteRoleAssignmentsWithin(key); err != nil {
@@ -455,7 +455,8 @@ func (a *API) deleteOne(tx Tx, r Resource) error {
 
 // deleteOwn deletes the principal that the resource itself is, and takes it
 // off every resource that has it.
-func (a *API) deleteOwn(tx Tx, key string) error {
+func (a *API) deleteOwn(tx Tx, c access.Caller, r Resource) error {
+	key := r.ID.Key()
 	own, err := tx.PrincipalOf(key)
 	if problem.Is(err, problem.NotFound) {
 		return nil
@@ -480,6 +481,9 @@ func (a *API) deleteOwn(tx Tx, key string) error {
 		} else if !problem.Is(err, problem.NotFound) {
 			return err
 		}
+	}
+	if err := a.keep(tx, c, r, own); err != nil {
+		return err
 	}
 	return tx.DeletePrincipal(own.ID)
 }

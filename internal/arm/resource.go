@@ -110,6 +110,15 @@ type Store interface {
 	PrincipalOfClient(ctx context.Context, tenant, client string) (directory.Principal, error)
 	// FederatedCredentials lists the principal's federated credentials by name.
 	FederatedCredentials(ctx context.Context, tenant, principal string, p Page) ([]federation.Credential, error)
+	// Uses lists the principals of the resources below a key, by those, each with
+	// what uses it.
+	Uses(ctx context.Context, tenant, under string, p Page) ([]Uses, error)
+	// DeletedIdentity finds a deleted identity by its object id;
+	// [problem.NotFound]. DeletedNamed finds those of a name below a key.
+	// DeletedIdentities lists those below a key, after one of them.
+	DeletedIdentity(ctx context.Context, tenant, principal string) (DeletedIdentity, error)
+	DeletedNamed(ctx context.Context, tenant, under, name string) ([]DeletedIdentity, error)
+	DeletedIdentities(ctx context.Context, tenant, under, afterKey, afterPrincipal string, most int) ([]DeletedIdentity, error)
 	// Write runs fn in one transaction that has the tenant's next revision
 	// (and so runs alone in its tenant), records *ev in the management chain and
 	// commits. An error from fn undoes everything and is returned as it is. fn may run more
@@ -153,6 +162,14 @@ type Tx interface {
 	Resources(under string, bound bool) ([]Resource, error)
 	// PutResource creates or replaces the row; the store sets ETag to Revision.
 	PutResource(r Resource) error
+	// Move gives the resource from, and all below it, IDs at and below to, with
+	// everything that has one of the old IDs but the bodies of documents.
+	// [problem.Invalid] if an ID would get too long.
+	Move(from, to resource.ID, at time.Time) error
+	// Reseal replaces the sealed value of each version of each secret of a vault.
+	Reseal(vaultKey string, again func(name, version string, sealed []byte) ([]byte, error)) error
+	// ResourceWithUID finds a resource by its UID; [problem.NotFound].
+	ResourceWithUID(uid string) (Resource, error)
 	// DeleteResource deletes the one row; no error if absent.
 	DeleteResource(key string) error
 
@@ -163,6 +180,12 @@ type Tx interface {
 	PrincipalOf(resourceKey string) (directory.Principal, error)
 	Principal(id string) (directory.Principal, error)
 	PutPrincipal(p directory.Principal) error
+	// KeepIdentity keeps an identity that is being deleted; ForgetIdentity
+	// removes it for good, or because it lives again ([problem.NotFound] if
+	// somebody else was first).
+	KeepIdentity(d DeletedIdentity) error
+	DeletedIdentity(principal string) (DeletedIdentity, error)
+	ForgetIdentity(principal string) error
 	// DeletePrincipal deletes the principal, its role assignments, its federated
 	// credentials, and its memberships: of groups that it is in and, if it is one,
 	// of its members.

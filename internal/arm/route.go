@@ -50,6 +50,7 @@ func nouns() map[string]noun {
 		typeDenial:                                              {resource: (*API).serveDenial, collection: (*API).serveDenials},
 		typePermission:                                          {collection: (*API).servePermissions},
 		typeDecision:                                            {resource: (*API).serveDecision},
+		"innate.directory/orphans":                              {collection: (*API).serveOrphans},
 	}
 }
 
@@ -57,6 +58,11 @@ func paths() []path {
 	return slices.Concat([]path{
 		{"subscriptions", []string{"GET"}, (*API).serveRoot},
 		{"tenants", []string{"GET"}, (*API).serveRoot},
+		{deletedPath, []string{"GET"}, (*API).serveDeletedList},
+		{deletedIn + "/*", []string{"GET", "DELETE"}, (*API).serveDeleted},
+		{deletedIn + "/*/recover", []string{"POST"}, (*API).serveRecover},
+		{"subscriptions/*/resourceGroups/*/moveResources", []string{"POST"}, (*API).serveMove},
+		{"subscriptions/*/resourceGroups/*/validateMoveResources", []string{"POST"}, (*API).serveMove},
 		{"subscriptions/*/providers/Microsoft.Insights/eventtypes/management/values", []string{"GET"}, (*API).serveActivity},
 		{"subscriptions/*/locations", []string{"GET"}, (*API).serveLocations},
 		{"subscriptions/*/providers/Microsoft.Subscription/rename", []string{"POST"}, (*API).serveSubscriptionAction},

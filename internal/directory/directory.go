@@ -109,6 +109,10 @@ type Store interface {
 	// TrustStands reports whether the principal's federated credential still
 	// says what it said when a token was issued by it.
 	TrustStands(ctx context.Context, tenant, principal, trust string) (bool, error)
+	// Moved follows a resource that was at an ID at a time to where it is now;
+	// the zero ID if it did not move since, or if another one has been there
+	// meanwhile.
+	Moved(ctx context.Context, tenant string, from resource.ID, since time.Time) (resource.ID, error)
 	// Facts returns what decides about the principal's rights at scope. All
 	// of it is of one moment. Assignments are in the order of their IDs.
 	Facts(ctx context.Context, tenant, principal string, scope resource.ID) (access.Facts, error)

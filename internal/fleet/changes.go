@@ -119,9 +119,11 @@ func (s *stream) forward(ctx context.Context, after int64, serial string) (int64
 			return after, err
 		}
 		if s.doubt = s.doubt || slices.ContainsFunc(cs, s.aboutHost); s.doubt {
-			if _, err := s.f.Store.HostOf(ctx, serial); err != nil {
+			h, err := s.f.Store.HostOf(ctx, serial)
+			if err != nil {
 				return after, err // evicted
 			}
+			s.host = h // it may have moved, with its placements
 			s.doubt = false
 		}
 		msg := fleetapi.Change{Revision: after}

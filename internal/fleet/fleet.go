@@ -210,7 +210,7 @@ func (f *Fleet) Placements(ctx context.Context, h Host) (fleetapi.Placements, er
 		if err != nil {
 			return out, fmt.Errorf("reading placement %s: %w", r.ID, internal(err))
 		}
-		out.Placements = append(out.Placements, fleetapi.Placement{Name: r.ID.Name(), Door: p.Door, Selectors: p.Selectors, Resource: p.ResourceID})
+		out.Placements = append(out.Placements, fleetapi.Placement{Name: r.ID.Name(), UID: r.UID, Door: p.Door, Selectors: p.Selectors, Resource: p.ResourceID})
 	}
 	more, err := f.setRules(ctx, h.Tenant, out.Placements)
 	out.Rules = append(out.Rules, more...)

@@ -68,6 +68,10 @@ func ruleType() *arm.Type {
 			return err
 		},
 		Written: ruleWritten,
+		Useless: ruleUseless,
+		Moved: func(_ context.Context, _ arm.Tx, r arm.Resource, m arm.Move) (bool, error) {
+			return m.Rewrite(r.Body, "identity")
+		},
 		View: func(r arm.Resource, _ directory.Principal, properties map[string]any) {
 			properties["warnings"] = []string{}
 			if _, e, err := rule(r.Body, r.ID); err == nil && len(e.Warnings()) > 0 {
@@ -108,6 +112,20 @@ func ruleWritten(tx arm.Tx, r arm.Resource) error {
 		}
 	}
 	return problem.Errorf(problem.Invalid, "The member 'properties.identity' is '%s', which '%s' does not have; attach the identity to it first, or enable its system-assigned one.", p.Identity, scope.Name())
+}
+
+// ruleUseless says of a rule that it gives an identity that its resource has not.
+func ruleUseless(r arm.Resource, have []directory.Principal) string {
+	p, _, err := rule(r.Body, r.ID)
+	if err != nil || p.Identity == "" {
+		return ""
+	}
+	for _, h := range have {
+		if strings.EqualFold(h.Resource.String(), p.Identity) {
+			return ""
+		}
+	}
+	return "it gives the identity " + p.Identity + ", which the resource does not have"
 }
 
 // rule reads and checks a rule's document, in which nothing may be that is not

@@ -76,6 +76,9 @@ func (f *Fleet) Types() []*arm.Type {
 				}
 				return nil
 			},
+			Moved: func(_ context.Context, _ arm.Tx, r arm.Resource, m arm.Move) (bool, error) {
+				return m.Rewrite(r.Body, "resourceId")
+			},
 			Written: func(tx arm.Tx, r arm.Resource) error {
 				siblings, err := tx.Resources(r.ID.Parent().Key(), false)
 				if err != nil {

@@ -73,6 +73,9 @@ type EnrolResponse struct {
 type Placement struct {
 	// Name is the placement's name on its host.
 	Name string `json:"name"`
+	// UID is the placement's for as long as it lives, also when the host or the
+	// resource moves and has another ID. "" from a control plane that has none.
+	UID string `json:"uid,omitempty"`
 	// Door is the agent's door, by name; "run" is programs started by
 	// "innate run" through the agent's control socket.
 	Door string `json:"door"`

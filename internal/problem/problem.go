@@ -93,6 +93,9 @@ const (
 	DeletedRecoverable Kind = "deleted_recoverable"
 	// Disabled is an object that its owner switched off.
 	Disabled Kind = "disabled"
+	// MoveFailed is a move of which some resources cannot be part; More says
+	// which.
+	MoveFailed Kind = "move_failed"
 	// PreconditionFailed is an If-Match or If-None-Match that does not hold.
 	PreconditionFailed Kind = "precondition_failed"
 
@@ -132,7 +135,7 @@ func Kinds() []Kind {
 		Denied, LinkedDenied, CallerRefused,
 		NotFound, ParentNotFound, GroupNotFound, SubscriptionNotFound, UnknownType, VaultNotFound,
 		PrincipalNotFound, RoleNotFound, IdentityNotFound,
-		Conflict, Exists, AssignmentExists, Immutable, BadIdentity, DeletedRecoverable, Disabled, PreconditionFailed, Locked, Interrupted,
+		Conflict, Exists, AssignmentExists, Immutable, BadIdentity, DeletedRecoverable, Disabled, MoveFailed, PreconditionFailed, Locked, Interrupted,
 		UnknownTenant, UnknownClient, BadCredential, NoCredential, UnknownAudience, BadScope, UnsupportedGrant,
 		Throttled, Unavailable, Internal,
 	}

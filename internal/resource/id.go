@@ -323,3 +323,15 @@ func (id ID) Ancestors() []ID {
 	}
 	return out
 }
+
+// Moved returns what id is called when the node from has become the node to:
+// itself for from, what lies below it with the same path from there on. ok is
+// false, and the ID as it was, for everything else. An ID that would be too
+// long is an error.
+func (id ID) Moved(from, to ID) (moved ID, ok bool, err error) {
+	if from.IsRoot() || !from.Contains(id) || to.IsZero() {
+		return id, false, nil
+	}
+	moved, err = Parse(to.text + id.text[len(from.text):])
+	return moved, err == nil, err
+}

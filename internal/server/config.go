@@ -59,6 +59,10 @@ type Config struct {
 	// Federation says which other issuers may be asked for their keys, when a
 	// federated identity credential trusts them.
 	Federation Federation `yaml:"federation"`
+	// IdentityRetention is how long a deleted user-assigned identity can be
+	// recovered, with its role assignments: up to "2160h" (90 days); "0s" keeps
+	// none. Default "720h" (30 days).
+	IdentityRetention string `yaml:"identity_retention"`
 }
 
 // Federation bounds where credentials can have this program connect to. The
@@ -108,7 +112,7 @@ func registered(types []ResourceType) []arm.Registered {
 
 // CheckTypes says all that is wrong with resource types.
 func CheckTypes(types []ResourceType) error {
-	own := slices.Concat(arm.Own(web.Names{}, func(string) bool { return false }), []*arm.Type{vault.Type()}, (&fleet.Fleet{}).Types())
+	own := slices.Concat(arm.Own(web.Names{}, func(string) bool { return false }), []*arm.Type{vault.Type(nil)}, (&fleet.Fleet{}).Types())
 	_, err := arm.Rows(own, registered(types))
 	return err
 }
@@ -176,6 +180,19 @@ func ReadConfig(path string) (Config, error) {
 	return c, nil
 }
 
+const (
+	defaultRetention = 30 * 24 * time.Hour
+	maxRetention     = 90 * 24 * time.Hour
+)
+
+// retention is the setting, or its default where there is no file.
+func (c *Config) retention() (time.Duration, error) {
+	if c.IdentityRetention == "" {
+		return defaultRetention, nil
+	}
+	return time.ParseDuration(c.IdentityRetention)
+}
+
 func (c *Config) fill() {
 	if c.Listen == "" {
 		c.Listen = ":8443"
@@ -185,6 +202,9 @@ func (c *Config) fill() {
 	}
 	if c.TokenLife == "" {
 		c.TokenLife = sts.DefaultLife.String()
+	}
+	if c.IdentityRetention == "" {
+		c.IdentityRetention = defaultRetention.String()
 	}
 }
 
@@ -224,6 +244,9 @@ func (c *Config) Validate() error {
 	}
 	if err := c.Federation.check(); err != nil {
 		errs = append(errs, err)
+	}
+	if d, err := c.retention(); err != nil || d < 0 || d > maxRetention {
+		bad("identity_retention: %q is not a duration from 0s to %s", c.IdentityRetention, maxRetention)
 	}
 	return errors.Join(errs...)
 }

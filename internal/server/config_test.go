@@ -39,11 +39,11 @@ func TestConfigDefaults(t *testing.T) {
 
 // TestConfigReportsAllFaults: one run says everything that is wrong.
 func TestConfigReportsAllFaults(t *testing.T) {
-	_, err := read(t, "domain: Foo\nlisten: nowhere\nport: 99999\ntoken_life: 5m\nreplica: management\nresource_types: [{type: Microsoft.Compute/virtualMachines}]\n")
+	_, err := read(t, "domain: Foo\nlisten: nowhere\nport: 99999\ntoken_life: 5m\nidentity_retention: 1y\nreplica: management\nresource_types: [{type: Microsoft.Compute/virtualMachines}]\n")
 	if err == nil {
 		t.Fatal("a configuration full of faults was accepted")
 	}
-	for _, want := range []string{"domain:", "listen:", "port:", "database:", "root_key_file:", "tls:", "replica:", "token_life:", "resource_types:"} {
+	for _, want := range []string{"domain:", "listen:", "port:", "database:", "root_key_file:", "tls:", "replica:", "token_life:", "identity_retention:", "resource_types:"} {
 		if !strings.Contains(err.Error(), "\n"+want) {
 			t.Errorf("the error says nothing of %s\n%v", want, err)
 		}

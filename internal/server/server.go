@@ -77,6 +77,10 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, now func() time.Tim
 	if err != nil {
 		return nil, fmt.Errorf("token_life: %w", err)
 	}
+	retention, err := cfg.retention()
+	if err != nil {
+		return nil, fmt.Errorf("identity_retention: %w", err)
+	}
 	root, err := seal.OpenFile(cfg.RootKeyFile)
 	if err != nil {
 		return nil, err
@@ -103,13 +107,13 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, now func() time.Tim
 		return nil, err
 	}
 	s.STS = &sts.Service{Directory: s.Directory, Ring: s.Ring, Names: s.Names, Issuers: issuers, Life: life, Now: now}
-	s.ARM = &arm.API{Store: s.DB, Directory: s.Directory, Names: s.Names, Now: now, Log: log}
+	s.ARM = &arm.API{Store: s.DB, Directory: s.Directory, Names: s.Names, Now: now, Log: log, Retention: retention}
 	s.Graph = &graph.Graph{Store: s.DB, Directory: s.Directory, ARM: s.ARM, Names: s.Names, Now: now}
 	s.Vault = &vault.Vault{Store: s.DB, Box: box, Authorize: s.Directory.Authorize, Now: now}
 	s.Fleet = &fleet.Fleet{Store: s.DB, Ring: s.Ring, Names: s.Names, Issue: s.issue, Authorize: s.Directory.Authorize, Now: now, Log: log}
 	s.ARM.Register(arm.Own(s.Names, s.STS.Reserved)...)
 	s.ARM.Federate(s.STS.TryAssertion)
-	s.ARM.Register(vault.Type())
+	s.ARM.Register(vault.Type(box))
 	s.ARM.Register(s.Fleet.Types()...)
 	added, err := arm.Rows(slices.Collect(maps.Values(s.ARM.Types)), registered(cfg.ResourceTypes))
 	if err != nil {

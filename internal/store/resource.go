@@ -144,6 +144,9 @@ func (t *writeTx) PutResource(r arm.Resource) error {
 	if err != nil {
 		return fmt.Errorf("writing resource %s: %w", r.ID, err)
 	}
+	if _, err := t.exec(forgetMoved, t.tenant, r.ID.Key()); err != nil {
+		return fmt.Errorf("forgetting what went from %s: %w", r.ID, err)
+	}
 	t.change(arm.ChangeResource, r.ID.Key())
 	return t.putTerms(r)
 }

@@ -120,10 +120,13 @@ func explain(ctx context.Context, err error) error {
 // retryable reports whether the transaction that met err can be run again:
 // the database undid it because of another one.
 func retryable(err error) bool {
+	if errors.Is(err, errForked) || errors.Is(err, errAnother) {
+		return true
+	}
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return pg.Code == "40001" || pg.Code == "40P01" // serialization_failure, deadlock_detected
 	}
-	return errors.Is(err, errForked)
+	return false
 }
 
 // dangling reports whether err is a foreign key that does not hold.

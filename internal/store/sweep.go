@@ -18,9 +18,14 @@ const purgeDue = `
 const (
 	sweepEnrolments   = `DELETE FROM enrolment WHERE expires_ms <= $1`
 	sweepCertificates = `DELETE FROM certificate WHERE expires_ms <= $1`
+	// No token lives longer that names a resource by where it was.
+	sweepMoved = `DELETE FROM moved WHERE at_ms <= $1`
 )
 
-// Sweep purges the soft-deleted secrets whose time has come, each on record,
+// movedLife is a little more than the longest life of a token.
+const movedLife = 25 * time.Hour
+
+// Sweep purges the soft-deleted secrets and identities whose time has come, each on record,
 // and forgets enrolment tokens and certificates that expired, and operations
 // that ended a day ago. Any number of
 // replicas may sweep at the same time.
@@ -39,12 +44,14 @@ func (db *DB) Sweep(ctx context.Context, now time.Time) error {
 			return fmt.Errorf("purging deleted secrets: %w", err)
 		}
 	}
+	if err := db.sweepIdentities(ctx, now); err != nil {
+		return err
+	}
 	err := db.commits.submit(ctx, &job{work: func(ctx context.Context, q querier) ([]audit.Event, error) {
-		if _, err := exec(ctx, q, sweepEnrolments, ms(now)); err != nil {
-			return nil, err
-		}
-		if _, err := exec(ctx, q, sweepCertificates, ms(now)); err != nil {
-			return nil, err
+		for stmt, before := range map[string]time.Time{sweepEnrolments: now, sweepCertificates: now, sweepMoved: now.Add(-movedLife)} {
+			if _, err := exec(ctx, q, stmt, ms(before)); err != nil {
+				return nil, err
+			}
 		}
 		return nil, forgetOperations(ctx, q, now)
 	}})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -69,16 +70,38 @@ func (s *Service) attached(ctx context.Context, c token.Claims) error {
 	if err != nil {
 		return gone // a claim of ours always parses
 	}
-	have, err := s.Directory.Store.Identities(ctx, c.TenantID, directory.Holder(by).Key())
-	if err != nil {
-		return fmt.Errorf("reading the identities of %s: %w", by, err)
+	has, err := s.has(ctx, c, by)
+	if err != nil || has {
+		return err
 	}
-	for _, p := range have {
-		if strings.EqualFold(p.ID, c.ObjectID) {
-			return nil
-		}
+	// It may be the same resource under another ID by now.
+	now, err := s.now(ctx, c, by)
+	if err != nil {
+		return err
+	}
+	if has, err = s.has(ctx, c, now); err != nil || has {
+		return err
 	}
 	return gone
+}
+
+// has reports whether the resource has the token's identity.
+func (s *Service) has(ctx context.Context, c token.Claims, id resource.ID) (bool, error) {
+	have, err := s.Directory.Store.Identities(ctx, c.TenantID, directory.Holder(id).Key())
+	if err != nil {
+		return false, fmt.Errorf("reading the identities of %s: %w", id, err)
+	}
+	return slices.ContainsFunc(have, func(p directory.Principal) bool { return strings.EqualFold(p.ID, c.ObjectID) }), nil
+}
+
+// now is where a resource is that a token names by the ID that it had when the
+// token was made.
+func (s *Service) now(ctx context.Context, c token.Claims, was resource.ID) (resource.ID, error) {
+	to, err := s.Directory.Store.Moved(ctx, c.TenantID, was, time.Unix(c.IssuedAt, 0))
+	if err != nil || to.IsZero() {
+		return was, err
+	}
+	return to, nil
 }
 
 // placed checks that the machine that the token was asked for by is still the
@@ -101,11 +124,22 @@ func (s *Service) placed(ctx context.Context, c token.Claims) error {
 	if err != nil {
 		return gone
 	}
-	stands, err := s.Directory.Store.Stands(ctx, c.TenantID, placement, by, time.Unix(c.IssuedAt, 0))
-	if err == nil && !stands {
-		return gone
+	since := time.Unix(c.IssuedAt, 0)
+	stands, err := s.Directory.Store.Stands(ctx, c.TenantID, placement, by, since)
+	if err != nil || stands {
+		return err
 	}
-	return err
+	// The workload may have moved, or its host.
+	if by, err = s.now(ctx, c, by); err != nil {
+		return err
+	}
+	if placement, err = s.now(ctx, c, placement); err != nil {
+		return err
+	}
+	if stands, err = s.Directory.Store.Stands(ctx, c.TenantID, placement, by, since); err != nil || stands {
+		return err
+	}
+	return gone
 }
 
 // trusted checks that the federated credential that the token was issued by says

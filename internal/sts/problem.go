@@ -52,6 +52,7 @@ var words = map[problem.Kind]word{
 	problem.BadIdentity:          {400, "invalid_request", 90013},
 	problem.DeletedRecoverable:   {409, "invalid_request", 90013},
 	problem.Disabled:             {401, "unauthorized_client", 7000112},
+	problem.MoveFailed:           {409, "invalid_request", 90013},
 	problem.PreconditionFailed:   {412, "invalid_request", 90013},
 	problem.BadID:                {400, "invalid_request", 90013},
 	problem.BadName:              {400, "invalid_request", 90013},

@@ -60,8 +60,28 @@ func (v *Vault) Handler(s Surface) http.Handler {
 		if err := q.again(); err != nil {
 			return err
 		}
-		return v.onRecord(q, v.serve(w, q, table))
+		err = v.serve(w, q, table)
+		if v.moved(q, label, err) {
+			err = v.serve(w, q, table)
+		}
+		return v.onRecord(q, err)
 	})
+}
+
+// moved reports whether the vault got another ID after it was found, and notes
+// that: nothing is where the request looked for it, no right and no secret.
+func (v *Vault) moved(q *call, label string, err error) bool {
+	switch problem.Of(err).Kind {
+	case problem.Denied, problem.NotFound, problem.VaultNotFound:
+	default:
+		return false
+	}
+	at, ferr := v.Find(q.r.Context(), label)
+	if err == nil || ferr != nil || at.UID != q.at.UID || at.ID.Equal(q.at.ID) {
+		return false
+	}
+	q.at = at
+	return true
 }
 
 // serve answers a request whose caller is known.
@@ -123,6 +143,8 @@ type call struct {
 	// again authenticates the request once more.
 	again func() error
 	at    Place
+	// body is what was read; a request is read once.
+	body any
 	// base is where the request's vault is, "https://demo.vault.D:8443". Key
 	// Vault is https only, also where something before us ends the TLS.
 	base          string
@@ -292,8 +314,12 @@ func setSecret(v *Vault, w http.ResponseWriter, q *call) error {
 // body may have come as slowly as the server lets it, and the identity may
 // have been deleted meanwhile.
 func read[T any](q *call, body func(*http.Request) (T, error)) (T, error) {
+	if out, ok := q.body.(T); ok {
+		return out, nil
+	}
 	out, err := body(q.r)
 	if err == nil {
+		q.body = out
 		err = q.again()
 	}
 	return out, err

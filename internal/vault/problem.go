@@ -57,6 +57,7 @@ var wordsOf = map[problem.Kind]words{
 	problem.Exists:             {http.StatusConflict, "Conflict", ""},
 	problem.AssignmentExists:   {http.StatusConflict, "Conflict", ""},
 	problem.DeletedRecoverable: {http.StatusConflict, "Conflict", "ObjectIsDeletedButRecoverable"},
+	problem.MoveFailed:         {http.StatusConflict, "Conflict", ""},
 	problem.PreconditionFailed: {http.StatusPreconditionFailed, "PreconditionFailed", ""},
 	problem.BadID:              {http.StatusBadRequest, "BadParameter", ""},
 	problem.BadName:            {http.StatusBadRequest, "BadParameter", ""},

@@ -3,6 +3,7 @@ package vault
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"regexp"
 	"strings"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/innate-id/innate/internal/directory"
 	"github.com/innate-id/innate/internal/problem"
 	"github.com/innate-id/innate/internal/resource"
+	"github.com/innate-id/innate/internal/seal"
 	"github.com/innate-id/innate/internal/web"
 )
 
@@ -34,7 +36,7 @@ type properties struct {
 }
 
 // Type is the row that the vault adds to the management API.
-func Type() *arm.Type {
+func Type(box *seal.Box) *arm.Type {
 	return &arm.Type{
 		Name:        TypeVault,
 		NamePattern: regexp.MustCompile(`^[A-Za-z](-?[A-Za-z0-9]){2,23}$`),
@@ -53,6 +55,9 @@ func Type() *arm.Type {
 				return problem.Errorf(problem.Conflict, "The vault '%s' still holds %d secrets, deleted ones that can be recovered included; delete and purge them first: this version has no soft delete of vaults, and would lose them.", r.ID.Name(), n)
 			}
 			return nil
+		},
+		Moved: func(ctx context.Context, tx arm.Tx, r arm.Resource, m arm.Move) (bool, error) {
+			return false, reseal(ctx, box, tx, r, m)
 		},
 		Attributes: func(r arm.Resource, at resource.ID) (access.Values, error) {
 			tags, err := arm.Tags(r)
@@ -82,6 +87,27 @@ func Type() *arm.Type {
 			p["vaultUri"] = names.Vault(strings.ToLower(r.ID.Name())) + "/"
 		},
 	}
+}
+
+// reseal seals the secrets of a vault that moved for their new place: a sealed
+// value opens where its vault is, and nowhere else.
+func reseal(ctx context.Context, box *seal.Box, tx arm.Tx, r arm.Resource, m arm.Move) error {
+	was, ok, err := r.ID.Moved(m.To, m.From)
+	if err != nil || !ok {
+		return err // something else of it moved
+	}
+	from, to := Place{Tenant: r.Tenant, ID: was}, Place{Tenant: r.Tenant, ID: r.ID}
+	return tx.Reseal(r.ID.Key(), func(name, version string, sealed []byte) ([]byte, error) {
+		value, err := box.Open(ctx, sealing(from, name, version), sealed)
+		if err != nil {
+			return nil, fmt.Errorf("unsealing secret %s of %s: %w", name, was, err)
+		}
+		again, err := box.Seal(ctx, sealing(to, name, version), value)
+		if err != nil {
+			return nil, fmt.Errorf("sealing secret %s of %s: %w", name, r.ID, err)
+		}
+		return again, nil
+	})
 }
 
 // member finds how the members of properties spell a name: it compares without

@@ -22,7 +22,7 @@ const vaults = group + "/providers/Microsoft.KeyVault/vaults/"
 func (w *world) manage() func(t *testing.T, id, body string, patch bool) (arm.View, error) {
 	names := web.Names{Domain: "innate.test", Port: 8443}
 	api := &arm.API{Store: w.db, Directory: &directory.Directory{Store: w.db, Now: w.clock}, Names: names, Now: w.clock}
-	api.Register(vault.Type())
+	api.Register(vault.Type(nil))
 	return func(t *testing.T, id, body string, patch bool) (arm.View, error) {
 		t.Helper()
 		var doc arm.Document

@@ -187,6 +187,7 @@ var statusTable = map[problem.Kind]int{
 	problem.BadIdentity:        http.StatusBadRequest,
 	problem.DeletedRecoverable: http.StatusBadRequest,
 	problem.Disabled:           http.StatusForbidden,
+	problem.MoveFailed:         http.StatusBadRequest,
 	problem.PreconditionFailed: http.StatusBadRequest,
 	problem.BadID:              http.StatusBadRequest, problem.BadName: http.StatusBadRequest, problem.BadFilter: http.StatusBadRequest,
 	problem.Locked: http.StatusBadRequest, problem.Interrupted: http.StatusServiceUnavailable,

@@ -267,6 +267,7 @@ var imdsTable = map[problem.Kind]struct {
 	problem.BadIdentity:        {http.StatusBadRequest, "invalid_request"},
 	problem.DeletedRecoverable: {http.StatusBadRequest, "invalid_request"},
 	problem.Disabled:           {http.StatusForbidden, "unauthorized_client"},
+	problem.MoveFailed:         {http.StatusBadRequest, "invalid_request"},
 	problem.PreconditionFailed: {http.StatusBadRequest, "invalid_request"},
 	problem.BadID:              {http.StatusBadRequest, "invalid_request"},
 	problem.BadName:            {http.StatusBadRequest, "invalid_request"},

@@ -12,7 +12,6 @@ import (
 
 func federated() []test {
 	return []test{
-		{"PrincipalByItsClientID", principalOfClient},
 		{"FederatedCredentials", federatedCredentials},
 		{"FederatedCredentialsThatATokenCanMatch", federatedCandidates},
 		{"FederatedCredentialsDieWithTheirPrincipal", federatedDie},
@@ -28,20 +27,6 @@ func trusting(name, subject, expression string) federation.Credential {
 		c.Expression = federation.Expression{Language: federation.CEL, Text: expression}
 	}
 	return c
-}
-
-func principalOfClient(t *testing.T, f *fixture) {
-	p := principalOf("aaaa-1", machine("G", "vm"), true)
-	f.write(func(tx arm.Tx) error { return tx.PutPrincipal(p) })
-	got, err := f.db.PrincipalOfClient(t.Context(), tenant, upper(p.Client))
-	must(t, err)
-	same(t, "PrincipalOfClient", got, p)
-	for _, client := range []string{"", "none", p.ID} {
-		_, err = f.db.PrincipalOfClient(t.Context(), tenant, client)
-		refused(t, "PrincipalOfClient("+client+")", err, problem.UnknownClient)
-	}
-	_, err = f.db.PrincipalOfClient(t.Context(), other, p.Client)
-	refused(t, "PrincipalOfClient(of another tenant)", err, problem.UnknownClient)
 }
 
 func federatedCredentials(t *testing.T, f *fixture) {

@@ -1,0 +1,237 @@
+package arm
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/innate-id/innate/internal/access"
+	"github.com/innate-id/innate/internal/directory"
+	"github.com/innate-id/innate/internal/problem"
+	"github.com/innate-id/innate/internal/resource"
+	"github.com/innate-id/innate/internal/web"
+)
+
+// DeletedIdentity is a user-assigned identity that was deleted and can be
+// recovered. Until then it is nothing: no principal has its ids, no token of it
+// counts, no role is its.
+//
+// A system-assigned identity is never kept: it is born with its resource and
+// gone with it.
+type DeletedIdentity struct {
+	Tenant   string
+	Resource Resource
+	Identity directory.Principal
+	Roles    []KeptRole
+	// DeletedBy is an object id.
+	DeletedBy        string
+	Deleted, PurgeAt time.Time
+}
+
+// KeptRole is a role assignment that a deleted identity had.
+type KeptRole struct {
+	RoleAssignment
+	// Node is the resource that the scope is, or lies in; UID is that one's. By
+	// its UID it is found where it moved to, and told from another one that was
+	// made in its place.
+	Node resource.ID
+	UID  string
+}
+
+const (
+	deletedPath = "subscriptions/*/providers/Microsoft.ManagedIdentity/deletedUserAssignedIdentities"
+	deletedIn   = "subscriptions/*/providers/Microsoft.ManagedIdentity/locations/*/deletedUserAssignedIdentities"
+
+	actionDeletedRead = "Microsoft.ManagedIdentity/locations/deletedUserAssignedIdentities/read"
+	actionRecover     = "Microsoft.ManagedIdentity/locations/deletedUserAssignedIdentities/recover/action"
+	// ActionPurgeIdentity is what the record calls that a deleted identity goes
+	// for good.
+	ActionPurgeIdentity = "Microsoft.ManagedIdentity/locations/deletedUserAssignedIdentities/purge/action"
+)
+
+// keep keeps a user-assigned identity that is being deleted.
+func (a *API) keep(tx Tx, c access.Caller, r Resource, own directory.Principal) error {
+	if a.Retention <= 0 || !strings.EqualFold(r.Type, typeIdentity) {
+		return nil
+	}
+	now := a.Now()
+	d := DeletedIdentity{Tenant: r.Tenant, Resource: r, Identity: own, DeletedBy: c.Principal, Deleted: now, PurgeAt: now.Add(a.Retention)}
+	ras, err := tx.AssignmentsOf([]string{own.ID})
+	if err != nil {
+		return err
+	}
+	for _, ra := range ras {
+		node, err := a.nodeOf(tx, ra.Scope)
+		if err != nil {
+			return err
+		}
+		d.Roles = append(d.Roles, KeptRole{RoleAssignment: ra, Node: node.ID, UID: node.UID})
+	}
+	return tx.KeepIdentity(d)
+}
+
+// nodeOf finds the resource that a scope is or lies in; for the root none.
+func (a *API) nodeOf(tx Tx, scope resource.ID) (Resource, error) {
+	for n := scope; !n.IsRoot() && !n.IsZero(); n = n.Parent() {
+		r, err := tx.Resource(n.Key())
+		if err == nil || !problem.Is(err, problem.NotFound) {
+			return r, err
+		}
+	}
+	return Resource{ID: resource.Root}, nil
+}
+
+// deletedID is the ID of a deleted identity.
+func (d DeletedIdentity) deletedID() string {
+	return d.Resource.ID.SubscriptionID().String() + "/providers/Microsoft.ManagedIdentity/locations/" + normal(location(d.Resource.Body)) +
+		"/deletedUserAssignedIdentities/" + d.Identity.ID
+}
+
+// view is what clients read. Of the roles it says how many: where they are is
+// for those to read who may read there.
+func (d DeletedIdentity) view() View {
+	props := map[string]any{
+		"identityId": d.Resource.ID.String(), "location": location(d.Resource.Body), "tenantId": d.Tenant,
+		"principalId": d.Identity.ID, "clientId": d.Identity.Client, "deletedBy": d.DeletedBy,
+		"deletionDate": stamp(d.Deleted), "scheduledPurgeDate": stamp(d.PurgeAt), "roleAssignmentCount": len(d.Roles),
+	}
+	if tags := Document(d.Resource.Body).Member("tags"); !isNull(tags) {
+		props["tags"] = tags
+	}
+	return View{"id": d.deletedID(), "name": d.Resource.ID.Name(), "type": "Microsoft.ManagedIdentity/deletedUserAssignedIdentities", "properties": props}
+}
+
+// serveDeletedList serves what was deleted in a subscription.
+func (a *API) serveDeletedList(w http.ResponseWriter, r *http.Request, q request, args []string) error {
+	sub, err := resource.Parse("/subscriptions/" + args[0])
+	if err != nil {
+		return err
+	}
+	l, err := a.DeletedIdentities(r.Context(), q.c, sub, q.q.Get("$skiptoken"))
+	return a.answerList(w, r, q, l, err)
+}
+
+// DeletedIdentities lists the identities of a subscription that can be recovered.
+func (a *API) DeletedIdentities(ctx context.Context, c access.Caller, sub resource.ID, skip string) (List, error) {
+	ev, err := a.permit(ctx, c, actionDeletedRead, sub)
+	if err != nil {
+		return List{}, err
+	}
+	after, err := decodeSkip(skip)
+	if err != nil {
+		return List{}, a.refuse(ctx, ev, problem.Of(err))
+	}
+	key, principal, _ := strings.Cut(after, " ") // keys have spaces only in names, and those are no identities'
+	ds, err := a.Store.DeletedIdentities(ctx, c.Tenant, sub.Key(), key, principal, PageSize+1)
+	if err != nil {
+		return List{}, fmt.Errorf("listing the deleted identities of %s: %w", sub, err)
+	}
+	out := List{Value: []View{}}
+	if len(ds) > PageSize {
+		ds = ds[:PageSize]
+		last := ds[PageSize-1]
+		out.Next = encodeSkip(last.Resource.ID.Key() + " " + last.Identity.ID)
+	}
+	for _, d := range ds {
+		if a.recoverable(d) {
+			out.Value = append(out.Value, d.view())
+		}
+	}
+	if err := a.Store.Record(ctx, ev); err != nil {
+		return List{}, fmt.Errorf("recording a list: %w", err)
+	}
+	return out, nil
+}
+
+// recoverable reports whether the retention lasts.
+func (a *API) recoverable(d DeletedIdentity) bool { return a.Now().Before(d.PurgeAt) }
+
+// findDeleted finds a deleted identity by its object id or, where it is the only
+// one of its name in the subscription and the location, by its name.
+func (a *API) findDeleted(ctx context.Context, tenant string, args []string) (DeletedIdentity, error) {
+	sub, where, name := args[0], normal(args[1]), args[2]
+	none := problem.Errorf(problem.NotFound, "There is no deleted identity '%s' in the location '%s' of the subscription '%s'.", problem.Clip(name), problem.Clip(where), problem.Clip(sub))
+	found, err := a.Store.DeletedNamed(ctx, tenant, "/subscriptions/"+sub, name)
+	if err != nil {
+		return DeletedIdentity{}, err
+	}
+	if _, err := uuid.Parse(name); err == nil { // a name can be a GUID too
+		d, err := a.Store.DeletedIdentity(ctx, tenant, name)
+		if err == nil {
+			found = []DeletedIdentity{d}
+		} else if !problem.Is(err, problem.NotFound) {
+			return d, err
+		}
+	}
+	var fit []DeletedIdentity
+	for _, d := range found {
+		if strings.EqualFold(d.Resource.ID.Subscription(), sub) && normal(location(d.Resource.Body)) == where && a.recoverable(d) {
+			fit = append(fit, d)
+		}
+	}
+	switch len(fit) {
+	case 0:
+		return DeletedIdentity{}, none
+	case 1:
+		return fit[0], nil
+	}
+	return DeletedIdentity{}, problem.Errorf(problem.Conflict, "%d deleted identities are named '%s'; say which by its principalId in place of the name.", len(fit), problem.Clip(name))
+}
+
+// serveDeleted serves one deleted identity.
+func (a *API) serveDeleted(w http.ResponseWriter, r *http.Request, q request, args []string) error {
+	if r.Method == http.MethodDelete {
+		if err := a.PurgeIdentity(r.Context(), q.c, args); err != nil {
+			return err
+		}
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	}
+	ctx := r.Context()
+	sub, err := resource.Parse("/subscriptions/" + args[0])
+	if err != nil {
+		return err
+	}
+	ev, err := a.permit(ctx, q.c, actionDeletedRead, sub)
+	if err != nil {
+		return err
+	}
+	d, err := a.findDeleted(ctx, q.c.Tenant, args)
+	if p := problem.Of(err); err != nil && p.Kind != problem.Internal {
+		return a.refuse(ctx, ev, p)
+	}
+	if err != nil {
+		return err
+	}
+	if err := a.Store.Record(ctx, ev); err != nil {
+		return fmt.Errorf("recording a read: %w", err)
+	}
+	return web.WriteJSON(w, http.StatusOK, d.view())
+}
+
+// PurgeIdentity removes a deleted identity for good. args are subscription,
+// location, and name or object id.
+func (a *API) PurgeIdentity(ctx context.Context, c access.Caller, args []string) error {
+	sub, err := resource.Parse("/subscriptions/" + args[0])
+	if err != nil {
+		return err
+	}
+	ev, err := a.permit(ctx, c, ActionPurgeIdentity, sub)
+	if err != nil {
+		return err
+	}
+	d, err := a.findDeleted(ctx, c.Tenant, args)
+	if p := problem.Of(err); err != nil && p.Kind != problem.Internal {
+		return a.refuse(ctx, ev, p)
+	}
+	if err != nil {
+		return err
+	}
+	ev.Target = d.Resource.ID.String()
+	ev.Reason += "; the identity " + d.Identity.ID
+	return a.write(ctx, ev, func(tx Tx) error { return tx.ForgetIdentity(d.Identity.ID) })
+}

@@ -1,0 +1,180 @@
+package arm
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/innate-id/innate/internal/access"
+	"github.com/innate-id/innate/internal/directory"
+	"github.com/innate-id/innate/internal/problem"
+	"github.com/innate-id/innate/internal/resource"
+)
+
+// Uses is a principal of a resource, and what uses it.
+type Uses struct {
+	directory.Principal
+	// Attached: a resource has it. Role: it has one at some scope. Member: it is
+	// in a group.
+	Attached, Role, Member bool
+}
+
+// Orphan is something that nothing uses, or that says what is not so. Nothing of
+// it is broken, but somebody may want to tidy up.
+type Orphan struct {
+	Kind string `json:"kind"`
+	// ID is the resource's that it is about.
+	ID string `json:"id"`
+	// PrincipalID is an identity's.
+	PrincipalID string `json:"principalId,omitempty"`
+	Reason      string `json:"reason"`
+}
+
+// The kinds of orphans.
+const (
+	orphanUnattached = "unattachedIdentity"
+	orphanRoleless   = "identityWithoutRole"
+	orphanDisabled   = "disabledPrincipalWithRole"
+	orphanRule       = "unusableRow"
+)
+
+var orphanKinds = []string{orphanUnattached, orphanRoleless, orphanDisabled, orphanRule}
+
+const actionOrphans = "Innate.Directory/orphans/read"
+
+// orphanPage bounds how much is looked at for one page, which may then have
+// fewer entries than there are.
+const orphanPage = 500
+
+// serveOrphans serves GET {scope}/providers/Innate.Directory/orphans.
+func (a *API) serveOrphans(w http.ResponseWriter, r *http.Request, q request, probe resource.ID) error {
+	if r.Method != http.MethodGet {
+		return notAllowed(r, "GET")
+	}
+	can := "kind eq '{kind}' with one of " + strings.Join(orphanKinds, ", ")
+	all, err := terms(q.q.Get("$filter"), can)
+	if err != nil {
+		return err
+	}
+	kind := ""
+	for _, t := range all {
+		if kind = named(t, "kind"); len(all) > 1 || !slices.Contains(orphanKinds, kind) {
+			return problem.Errorf(problem.BadFilter, "The $filter '%s' asks for something else than %s.", problem.Clip(q.q.Get("$filter")), can).At("$filter")
+		}
+	}
+	l, err := a.Orphans(r.Context(), q.c, probe.Scope(), kind, q.q.Get("$skiptoken"))
+	return a.answerList(w, r, q, l, err)
+}
+
+// Orphans lists what nothing uses below a scope: first identities, by their
+// resources, then rows that a type finds useless. kind "" means all.
+func (a *API) Orphans(ctx context.Context, c access.Caller, scope resource.ID, kind, skip string) (List, error) {
+	ev, err := a.permit(ctx, c, actionOrphans, scope)
+	if err != nil {
+		return List{}, err
+	}
+	after, err := decodeSkip(skip)
+	if err != nil {
+		return List{}, a.refuse(ctx, ev, problem.Of(err))
+	}
+	// The rows of each type follow on those of the one before; "" are principals.
+	typ, key, _ := strings.Cut(after, " ")
+	var found []Orphan
+	var last string
+	if typ == "" {
+		found, last, err = a.unused(ctx, c.Tenant, scope, key)
+	} else {
+		found, last, err = a.useless(ctx, c.Tenant, scope, typ, key)
+	}
+	if err != nil {
+		return List{}, err
+	}
+	out := List{Value: []View{}}
+	if last == "" {
+		typ = a.nextUseless(typ)
+	}
+	if last != "" || typ != "" {
+		out.Next = encodeSkip(typ + " " + last)
+	}
+	for _, o := range found {
+		if kind == "" || kind == o.Kind {
+			v := View{"kind": o.Kind, "id": o.ID, "reason": o.Reason}
+			if o.PrincipalID != "" {
+				v["principalId"] = o.PrincipalID
+			}
+			out.Value = append(out.Value, v)
+		}
+	}
+	if err := a.Store.Record(ctx, ev); err != nil {
+		return List{}, fmt.Errorf("recording a list: %w", err)
+	}
+	return out, nil
+}
+
+// unused looks at a page of principals; last is "" after the last one.
+func (a *API) unused(ctx context.Context, tenant string, scope resource.ID, after string) (out []Orphan, last string, err error) {
+	us, err := a.Store.Uses(ctx, tenant, scope.Key(), Page{After: after, Limit: orphanPage})
+	if err != nil {
+		return nil, "", err
+	}
+	for _, u := range us {
+		add := func(kind, why string) {
+			out = append(out, Orphan{Kind: kind, ID: u.Resource.String(), PrincipalID: u.ID, Reason: why})
+		}
+		managed := u.Kind == directory.ManagedIdentity
+		if managed && !u.System && !u.Attached {
+			add(orphanUnattached, "no resource has this identity")
+		}
+		if managed && !u.Role && !u.Member {
+			add(orphanRoleless, "it has no role, and is in no group that could have one")
+		}
+		if !u.Enabled && u.Role {
+			add(orphanDisabled, "it is disabled and has roles, which count again when it is enabled")
+		}
+	}
+	if len(us) == orphanPage {
+		last = us[orphanPage-1].Resource.Key()
+	}
+	return out, last, nil
+}
+
+// useless looks at a page of the rows of a type.
+func (a *API) useless(ctx context.Context, tenant string, scope resource.ID, typ, after string) (out []Orphan, last string, err error) {
+	t := a.Types[typ]
+	if t == nil || t.Useless == nil {
+		return nil, "", problem.Errorf(problem.Invalid, "The query parameter '$skiptoken' is not one that this API gave out.")
+	}
+	rs, err := a.Store.Resources(ctx, tenant, scope.Key(), typ, Page{After: after, Limit: PageSize})
+	if err != nil {
+		return nil, "", fmt.Errorf("listing below %s: %w", scope, err)
+	}
+	for _, r := range rs {
+		have, err := a.Store.Identities(ctx, tenant, r.BoundTo.Key())
+		if err != nil {
+			return nil, "", fmt.Errorf("reading the identities of %s: %w", r.BoundTo, err)
+		}
+		if why := t.Useless(r, have); why != "" {
+			out = append(out, Orphan{Kind: orphanRule, ID: r.ID.String(), Reason: why})
+		}
+	}
+	if len(rs) == PageSize {
+		last = rs[PageSize-1].ID.Key()
+	}
+	return out, last, nil
+}
+
+// nextUseless is the type whose rows are looked at after those of typ.
+func (a *API) nextUseless(typ string) string {
+	var all []string
+	for name, t := range a.Types {
+		if t.Useless != nil && name > typ {
+			all = append(all, name)
+		}
+	}
+	if len(all) == 0 {
+		return ""
+	}
+	return slices.Min(all)
+}

@@ -1,0 +1,262 @@
+package arm
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/innate-id/innate/internal/access"
+	"github.com/innate-id/innate/internal/problem"
+	"github.com/innate-id/innate/internal/resource"
+	"github.com/innate-id/innate/internal/web"
+)
+
+// RecoverRequest is the body of POST {deleted identity}/recover, which may be
+// left out.
+type RecoverRequest struct {
+	Properties struct {
+		// Name is the identity's from now on, where another one has the old name.
+		Name string `json:"name"`
+		// RoleAssignments is "All" (the default): without the right to give each
+		// of them the identity is not recovered; or "Permitted": it comes back
+		// with those that the caller may give, and the others are gone for good.
+		RoleAssignments string `json:"roleAssignments"`
+	} `json:"properties"`
+}
+
+// Recovery says what became of the roles of an identity that was recovered.
+type Recovery struct {
+	// Restored are IDs of role assignments.
+	Restored    []string   `json:"restoredRoleAssignments"`
+	NotRestored []LostRole `json:"notRestoredRoleAssignments"`
+}
+
+// recovery is one under way.
+type recovery struct {
+	Recovery
+	ctx context.Context // of the request
+	by  access.Caller   // who recovers
+	// permitted: what by may not give is left out.
+	permitted bool
+}
+
+// LostRole is a role assignment that did not come back. Where it was is left
+// out for a caller who may not read role assignments there.
+type LostRole struct {
+	ID               string `json:"id,omitempty"`
+	RoleDefinitionID string `json:"roleDefinitionId,omitempty"`
+	Scope            string `json:"scope,omitempty"`
+	Reason           string `json:"reason"`
+}
+
+func (a *API) serveRecover(w http.ResponseWriter, r *http.Request, q request, args []string) error {
+	var b RecoverRequest
+	if r.ContentLength != 0 {
+		if err := web.ReadJSON(r, &b); err != nil {
+			return err
+		}
+	}
+	v, err := a.RecoverIdentity(r.Context(), q.c, args, b)
+	return answer(w, http.StatusOK, v, err)
+}
+
+// RecoverIdentity brings a deleted identity back, with its ids. args are
+// subscription, location, and name or object id.
+//
+// Its role assignments come back too, and so recovering is giving roles: it
+// needs the right to, at each scope. Not restored is what has no place any more:
+// a scope that was deleted (also if another resource has its ID now), a role
+// that is gone. Attachments do not come back: whoever has the identity now is
+// to be said anew, by who may assign it. Nor do tokens from before.
+func (a *API) RecoverIdentity(ctx context.Context, c access.Caller, args []string, q RecoverRequest) (View, error) {
+	d, err := a.mayRecover(ctx, c, args)
+	if err != nil {
+		return nil, err
+	}
+	t, err := a.typeOf(d.Resource.ID)
+	if err != nil {
+		return nil, err
+	}
+	ev := a.event(c, actionRecover, d.Resource.ID)
+	id, err := q.check(t, d.Resource.ID)
+	if err != nil {
+		return nil, a.refuse(ctx, ev, problem.Of(err))
+	}
+	if ev, err = a.permit(ctx, c, t.Name+"/write", id); err != nil {
+		return nil, err
+	}
+	ev.Action = actionRecover
+	why := ev.Reason
+	var v View
+	err = a.Store.Write(ctx, &ev, func(tx Tx) error {
+		report := recovery{Recovery{[]string{}, []LostRole{}}, ctx, c, strings.EqualFold(q.Properties.RoleAssignments, "Permitted")}
+		v, err = a.recover(tx, t, d.Identity.ID, id, &report)
+		ev.Reason = fmt.Sprintf("%s; the identity %s, with %d role assignments; %d were not restored", why, d.Identity.ID, len(report.Restored), len(report.NotRestored))
+		return err
+	})
+	if p := problem.Of(err); err != nil && p.Kind != problem.Internal && p.Kind != problem.Unavailable {
+		return nil, a.refuse(ctx, ev, p)
+	}
+	return v, err
+}
+
+// check reads where the identity is to be.
+func (q RecoverRequest) check(t *Type, was resource.ID) (resource.ID, error) {
+	switch strings.ToLower(q.Properties.RoleAssignments) {
+	case "", "all", "permitted":
+	default:
+		return was, problem.Errorf(problem.Invalid, "The member 'properties.roleAssignments' is '%s'; \"All\" or \"Permitted\" was expected.", problem.Clip(q.Properties.RoleAssignments))
+	}
+	if q.Properties.Name == "" {
+		return was, nil
+	}
+	id, err := was.GroupID().Extension(t.Name, q.Properties.Name)
+	if err != nil {
+		return was, err
+	}
+	return id, t.checkName(id)
+}
+
+// mayRecover finds the identity for who may write it, or may recover whatever
+// the subscription has. Nobody else learns whether it is there.
+func (a *API) mayRecover(ctx context.Context, c access.Caller, args []string) (DeletedIdentity, error) {
+	sub, err := resource.Parse("/subscriptions/" + args[0])
+	if err != nil {
+		return DeletedIdentity{}, err
+	}
+	d, ferr := a.findDeleted(ctx, c.Tenant, args)
+	if ferr == nil {
+		ok, err := a.Directory.Authorize(ctx, c, access.Operation{Action: typeIdentity + "/write", Scope: d.Resource.ID})
+		if err != nil || ok.Allowed {
+			return d, err
+		}
+	}
+	ev, err := a.permit(ctx, c, actionRecover, sub)
+	if err != nil {
+		return d, err
+	}
+	if p := problem.Of(ferr); ferr != nil && p.Kind != problem.Internal {
+		return d, a.refuse(ctx, ev, p)
+	}
+	return d, ferr
+}
+
+// recover is the part that runs within the write.
+func (a *API) recover(tx Tx, t *Type, principal string, id resource.ID, report *recovery) (View, error) {
+	d, err := tx.DeletedIdentity(principal)
+	if err != nil {
+		return nil, err
+	}
+	if err := tx.ForgetIdentity(principal); err != nil {
+		return nil, err
+	}
+	if err := a.parentExists(tx, t, id); err != nil {
+		return nil, err
+	}
+	if _, err := tx.Resource(id.Key()); err == nil {
+		return nil, problem.Errorf(problem.Conflict, "There is an identity '%s' again; recover the deleted one under another name ('properties.name').", id)
+	} else if !problem.Is(err, problem.NotFound) {
+		return nil, err
+	}
+	now := a.Now()
+	r := d.Resource
+	r.ID, r.Updated, r.UpdatedBy = id, now, report.by.Principal
+	if err := tx.PutResource(r); err != nil {
+		return nil, err
+	}
+	r.ETag = tx.Revision()
+	own := d.Identity
+	// Tokens say their time in seconds: one that is made within this one counts.
+	own.Resource, own.Name, own.ValidFrom = id, id.Name(), now.Truncate(time.Second)
+	if err := tx.PutPrincipal(own); err != nil {
+		return nil, err
+	}
+	for _, k := range d.Roles {
+		if err := a.restore(tx, k, report); err != nil {
+			return nil, err
+		}
+	}
+	v, err := t.viewWithin(tx, a.Names.Asked(report.by.Asked), r)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := json.Marshal(report.Recovery)
+	v["recovery"] = json.RawMessage(raw)
+	return v, err
+}
+
+// restore gives one role back, or says in the report why not.
+func (a *API) restore(tx Tx, k KeptRole, report *recovery) error {
+	lost := func(why string) error {
+		l := LostRole{Reason: why}
+		d, err := a.Directory.Authorize(report.ctx, report.by, access.Operation{Action: actionAssignmentRead, Scope: k.Scope})
+		if d.Allowed { // where it was is for those to know who may read there
+			l.ID, l.RoleDefinitionID, l.Scope = k.ID.String(), definitionID(k.Scope, k.Role), k.Scope.String()
+		}
+		report.NotRestored = append(report.NotRestored, l)
+		return err
+	}
+	scope, err := kept(tx, k)
+	if problem.Is(err, problem.NotFound) {
+		return lost("its scope was deleted; what has that ID now, if anything, is another resource")
+	}
+	if err != nil {
+		return err
+	}
+	if _, ok := access.BuiltIn(k.Role); !ok {
+		if _, err := tx.RoleDefinition(k.Role); problem.Is(err, problem.RoleNotFound) {
+			return lost("its role no longer exists")
+		} else if err != nil {
+			return err
+		}
+	}
+	op := access.Operation{Action: actionAssignmentWrite, Scope: scope, Attributes: access.Attributes{Request: giving(k.Role, k.Principal, k.PrincipalType)}}
+	d, err := a.Directory.Authorize(report.ctx, report.by, op)
+	switch {
+	case err != nil:
+		return err
+	case !d.Allowed && report.permitted:
+		return lost("the client does not have permission to perform action '" + actionAssignmentWrite + "' there")
+	case !d.Allowed:
+		return problem.Errorf(problem.LinkedDenied,
+			"The client '%s' with object id '%s' has permission to recover the identity '%s'; however, that gives it back a role at a scope where the client does not have permission to perform action '%s'. With 'properties.roleAssignments' set to \"Permitted\" it is recovered without.",
+			report.by.Client, report.by.Principal, k.Principal, actionAssignmentWrite)
+	}
+	ra := k.RoleAssignment
+	name := k.ID.Name()
+	for {
+		if ra.ID, err = scope.Extension("Microsoft.Authorization/roleAssignments", name); err != nil {
+			return err
+		}
+		if _, err := tx.RoleAssignment(ra.ID.Key()); problem.Is(err, problem.NotFound) {
+			break
+		} else if err != nil {
+			return err
+		}
+		name = uuid.NewString() // another assignment has its name by now
+	}
+	ra.Scope, ra.Updated, ra.UpdatedBy = scope, a.Now(), report.by.Principal
+	report.Restored = append(report.Restored, ra.ID.String())
+	return tx.PutRoleAssignment(ra)
+}
+
+// kept is where a role's scope is now; [problem.NotFound] if it is gone.
+func kept(tx Tx, k KeptRole) (resource.ID, error) {
+	if k.UID == "" {
+		return k.Scope, nil // the root
+	}
+	node, err := tx.ResourceWithUID(k.UID)
+	if err != nil {
+		return resource.ID{}, err
+	}
+	if node.ID.Equal(k.Node) {
+		return k.Scope, nil
+	}
+	scope, _, err := k.Scope.Moved(k.Node, node.ID)
+	return scope, err
+}
