@@ -40,8 +40,8 @@ func (w *world) identityWithRoles() keeps {
 
 func (w *world) roles(oid string) []string { return w.rights(tenantA).of(oid) }
 
-// list reads a report of the answer to a recovery.
-func (r reply) list(name string) []any {
+// recovered reads a report of the answer to a recovery.
+func (r reply) recovered(name string) []any {
 	rec, _ := r.body["recovery"].(map[string]any)
 	l, _ := rec[name].([]any)
 	return l
@@ -78,7 +78,7 @@ func TestRecover(t *testing.T) {
 	if back.str("properties", "principalId") != k.oid || back.str("properties", "clientId") != k.client || back.str("id") != k.uai || back.str("tags", "a") != "b" {
 		t.Errorf("it came back as %s", back.text)
 	}
-	if len(back.list("restoredRoleAssignments")) != 5 || len(back.list("notRestoredRoleAssignments")) != 0 || len(w.roles(k.oid)) != 5 {
+	if len(back.recovered("restoredRoleAssignments")) != 5 || len(back.recovered("notRestoredRoleAssignments")) != 0 || len(w.roles(k.oid)) != 5 {
 		t.Errorf("the roles came back as %s: %v", back.text, w.roles(k.oid))
 	}
 	// Attachments do not, and tokens from before do not count, attached anew or not.
@@ -131,7 +131,7 @@ func TestRecoverRestoresWhatStillStands(t *testing.T) {
 	if len(want) > 0 {
 		t.Errorf("it has no role at %v", want)
 	}
-	if lost := back.list("notRestoredRoleAssignments"); len(lost) != 1 || !strings.Contains(back.text, "its scope was deleted") {
+	if lost := back.recovered("notRestoredRoleAssignments"); len(lost) != 1 || !strings.Contains(back.text, "its scope was deleted") {
 		t.Errorf("not restored: %v", lost)
 	}
 	w.checkStore()
@@ -174,7 +174,7 @@ func TestWhoMayRecover(t *testing.T) {
 		t.Errorf("a refused recovery gave roles: %v", w.roles(k.oid))
 	}
 	r := groupOwner.must(200, "POST", deletedIDs+"/app-id/recover", `{"properties":{"roleAssignments":"Permitted"}}`)
-	if len(r.list("restoredRoleAssignments")) != 3 || len(r.list("notRestoredRoleAssignments")) != 2 || strings.Contains(r.text, g2) {
+	if len(r.recovered("restoredRoleAssignments")) != 3 || len(r.recovered("notRestoredRoleAssignments")) != 2 || strings.Contains(r.text, g2) {
 		t.Errorf("the owner of the group got %s", r.text)
 	}
 	for _, scope := range w.roles(k.oid) {
