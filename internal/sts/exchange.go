@@ -3,6 +3,7 @@ package sts
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -104,18 +105,33 @@ func (s *Service) client(ctx context.Context, tenant, id string) (directory.Prin
 	return p, nil
 }
 
-// own reports whether the issuer is this installation, and of which tenant.
-func (s *Service) own(issuer string) (tenant string, ok bool) {
-	rest, ok := strings.CutPrefix(issuer, s.Names.Login()+"/")
-	tenant, _, _ = strings.Cut(rest, "/")
-	return tenant, ok
+// own reports whether the issuer is this installation, and of which tenant. By a
+// name of the public cloud it is, if the tenant is here: others there are not ours.
+func (s *Service) own(ctx context.Context, issuer string) (tenant string, ok bool, err error) {
+	if rest, ok := strings.CutPrefix(issuer, s.Names.Login()+"/"); ok {
+		tenant, _, _ = strings.Cut(rest, "/")
+		return tenant, true, nil
+	}
+	_, rest, _ := strings.Cut(strings.TrimPrefix(issuer, "https://"), "/")
+	if tenant, _, _ = strings.Cut(rest, "/"); !guid(tenant) || !slices.Contains(s.issuers(tenant), issuer) {
+		return "", false, nil
+	}
+	_, err = s.Directory.Store.Tenant(ctx, tenant)
+	if problem.Is(err, problem.UnknownTenant) {
+		return "", false, nil
+	}
+	return tenant, err == nil, err
 }
 
 // verifyAssertion checks who signed the token. Our own are checked as whatever
 // shows them is: one of a deleted identity, or of a machine that was evicted, is
 // no good here either, nor is one that was made for another API.
 func (s *Service) verifyAssertion(ctx context.Context, raw string, a *token.Assertion, issuer string) error {
-	if tenant, ok := s.own(issuer); ok {
+	tenant, ok, err := s.own(ctx, issuer)
+	if err != nil {
+		return fmt.Errorf("finding out whose issuer %s is: %w", problem.Clip(issuer), err)
+	}
+	if ok {
 		_, err := s.check(ctx, raw, Exchange, tenant)
 		if p := problem.Of(err); err != nil && p.Kind != problem.Internal && p.Kind != problem.Unavailable {
 			return problem.Errorf(problem.BadCredential, "AADSTS50027: JWT token is invalid or malformed: %s.", p.Detail)
@@ -132,8 +148,8 @@ func (s *Service) verifyAssertion(ctx context.Context, raw string, a *token.Asse
 	if err != nil {
 		return err
 	}
-	key, ok := a.Find(keys)
-	if !ok {
+	key, found := a.Find(keys)
+	if !found {
 		return problem.Errorf(problem.BadCredential, "AADSTS50027: JWT token is invalid or malformed: the issuer publishes no key with its kid '%s'.", echo(a.KeyID))
 	}
 	if _, err := a.Verify(key); err != nil {
@@ -212,7 +228,10 @@ func (s *Service) TryAssertion(ctx context.Context, p directory.Principal, raw s
 	if err != nil {
 		return cl, federation.Signature{}, problem.Errorf(problem.Invalid, "The member 'token' is not one that could be exchanged: %s", strings.TrimPrefix(problem.Of(err).Detail, "AADSTS50027: "))
 	}
-	_, own := s.own(cl.Issuer)
+	_, own, err := s.own(ctx, cl.Issuer)
+	if err != nil {
+		return cl, federation.Signature{}, fmt.Errorf("finding out whose issuer %s is: %w", problem.Clip(cl.Issuer), err)
+	}
 	trusts, err := s.Directory.Store.TrustsIssuer(ctx, p.Tenant, p.ID, cl.Issuer)
 	switch {
 	case err != nil:

@@ -35,3 +35,8 @@ func (s *Service) Resolve(ctx context.Context, tenant, asked string) (Audience, 
 func (s *Service) WriteProblem(w http.ResponseWriter, r *http.Request, k problem.Kind, detail string) {
 	s.writeProblem(w, r, problem.Errorf(k, "%s", detail))
 }
+
+// Own is whose issuer it is, if it is ours.
+func (s *Service) Own(ctx context.Context, issuer string) (string, bool, error) {
+	return s.own(ctx, issuer)
+}

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/innate-id/innate/internal/access"
+	"github.com/innate-id/innate/internal/arm"
+	"github.com/innate-id/innate/internal/federation"
 	"github.com/innate-id/innate/internal/problem"
 	"github.com/innate-id/innate/internal/sts"
 )
@@ -48,5 +50,27 @@ func TestIssuerIsByTheNameThatWasAsked(t *testing.T) {
 			t.Errorf("without public names, a token of %s: %v", tt.issuer, err)
 		}
 		w.sts.Names.Public = true
+	}
+}
+
+// TestOwnTokenByAPublicNameIsAnAssertion: it is ours by whichever name it was
+// asked for, and so nobody is asked for keys, and it counts while its identity does.
+func TestOwnTokenByAPublicNameIsAnAssertion(t *testing.T) {
+	t.Parallel()
+	w := newFederated(t)
+	w.sts.Names.Public = true
+	w.credential(t, w.user, federation.Credential{
+		Trust: "own", Name: "own", Issuer: "https://login.microsoftonline.com/" + tenantA + "/v2.0", Subject: w.system.ID, Audiences: []string{exchangeAudience},
+	})
+	got, err := w.sts.ForWorkload(t.Context(), access.Caller{Tenant: tenantA, Principal: "host"}, sts.Request{Audience: exchangeAudience, Workload: vm, Asked: "login.microsoftonline.com"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.show(t, w.user.Client, got.Token).token(t)
+	w.write(t, tenantA, func(tx arm.Tx) error { return tx.DeletePrincipal(w.system.ID) })
+	w.refused(t, "a deleted identity's", w.show(t, w.user.Client, got.Token), 401, "invalid_client", 50027)
+	// A directory of that cloud is not ours: its own keys are asked for.
+	if _, ours, err := w.sts.Own(t.Context(), "https://login.microsoftonline.com/99999999-0000-4000-8000-000000000009/v2.0"); ours || err != nil {
+		t.Errorf("a tenant that is not here is ours: %v, %v", ours, err)
 	}
 }
