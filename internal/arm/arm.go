@@ -245,9 +245,12 @@ func (a *API) permitOperation(ctx context.Context, c access.Caller, op access.Op
 		ev.Reason = d.String()
 		return ev, nil
 	}
-	p := problem.Errorf(problem.Denied, "The client '%s' with object id '%s' does not have authorization to perform action '%s' over scope '%s' or the scope is invalid.",
-		c.Client, c.Principal, op.Action, op.Scope)
-	return ev, a.deny(ctx, ev, p, d)
+	return ev, a.deny(ctx, ev, notAuthorized(c, op.Action, op.Scope), d)
+}
+
+func notAuthorized(c access.Caller, action string, scope resource.ID) *problem.Error {
+	return problem.Errorf(problem.Denied, "The client '%s' with object id '%s' does not have authorization to perform action '%s' over scope '%s' or the scope is invalid.",
+		c.Client, c.Principal, action, scope)
 }
 
 // refuse records that the operation of ev was refused with p, and returns p.

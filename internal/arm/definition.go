@@ -277,6 +277,32 @@ func stillAssignable(tx Tx, old, want RoleDefinition) error {
 	return nil
 }
 
+// stillAssignableIn checks, within a write that moved something, that the roles
+// which are assigned there can be: who may say what a role is was only asked for
+// rights where it can be assigned.
+func (a *API) stillAssignableIn(ctx context.Context, tx Tx, moved func(scope resource.ID) bool) error {
+	roles, err := a.Store.RoleDefinitions(ctx, tx.Tenant(), Page{})
+	if err != nil || len(roles) == 0 {
+		return err
+	}
+	tree, err := tx.Tree()
+	if err != nil {
+		return err
+	}
+	for _, r := range roles {
+		have, err := tx.AssignmentsOfRole(r.ID, Page{})
+		if err != nil {
+			return err
+		}
+		for _, as := range have {
+			if moved(as.Scope) && !r.assignable(tree, as.Scope) {
+				return problem.Errorf(problem.Conflict, "The role '%s' is assigned at '%s', where it cannot be after the move: that would be in none of its assignable scopes. Add one, or delete the role assignment first.", r.Name, as.Scope)
+			}
+		}
+	}
+	return nil
+}
+
 // assignable reports whether the role may be assigned at a scope: it is at or
 // below an assignable scope, in its ID or in the tree of management groups.
 func (r RoleDefinition) assignable(tree Tree, scope resource.ID) bool {

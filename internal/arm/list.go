@@ -256,6 +256,7 @@ func (a *API) knownTypes(f odata.Filter) error {
 // page fills one page.
 func (a *API) page(ctx context.Context, c access.Caller, parent resource.ID, l ListQuery) (List, error) {
 	out := List{Value: []View{}}
+	hidden := a.denials(c)
 	s := l.source(parent)
 	after := l.After
 	for seen := 0; seen < scanned; {
@@ -274,6 +275,11 @@ func (a *API) page(ctx context.Context, c access.Caller, parent resource.ID, l L
 				return out, nil
 			}
 			after = r.ID.Key()
+			if denied, err := hidden.refuse(ctx, r.Type+"/read", r.ID); err != nil {
+				return out, err
+			} else if denied {
+				continue // it is not read by itself, and so not here
+			}
 			v, err := a.listed(ctx, c, l, r)
 			if err != nil {
 				return out, err

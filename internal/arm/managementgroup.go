@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/innate-id/innate/internal/access"
+	"github.com/innate-id/innate/internal/audit"
 	"github.com/innate-id/innate/internal/problem"
 	"github.com/innate-id/innate/internal/resource"
 	"github.com/innate-id/innate/internal/web"
@@ -246,7 +247,8 @@ func groupNamed(s string) (resource.ID, error) {
 
 // PutManagementGroup makes or changes a group. A new one needs the right to
 // write at its parent, one that is moved at itself, where it was and where it
-// goes: what is below it has other rights there.
+// goes. What is below it has other rights there, so that it also takes the right
+// to give roles on it.
 func (a *API) PutManagementGroup(ctx context.Context, c access.Caller, id resource.ID, name, parent *string, patch bool) (View, error) {
 	tree, err := a.Store.Tree(ctx, c.Tenant)
 	if err != nil {
@@ -268,13 +270,19 @@ func (a *API) PutManagementGroup(ctx context.Context, c access.Caller, id resour
 	if !known && !id.Equal(root) {
 		at = to
 	}
-	ev, err := a.permit(ctx, c, actionManagementGroupWrite, at)
+	ev, err := a.permitGroupWrite(ctx, c, id, at)
 	if err != nil {
 		return nil, err
 	}
 	ev.Target = id.String()
 	if known && !to.Equal(was) {
 		if err := a.may(ctx, c, "move of", id, []Need{{Action: actionManagementGroupWrite, Scope: was}, {Action: actionManagementGroupWrite, Scope: to}}); err != nil {
+			return nil, err
+		}
+		if err := a.mayMoveRights(ctx, c, id, Need{Action: actionAssignmentWrite, Scope: id}); err != nil {
+			return nil, err
+		}
+		if err := a.mayLeaveBehind(ctx, c, id, tree.over(id, was, root), tree.over(id, to, root)); err != nil {
 			return nil, err
 		}
 	}
@@ -293,10 +301,32 @@ func (a *API) PutManagementGroup(ctx context.Context, c access.Caller, id resour
 		if p, there := now[id.Key()]; there != known || p != is {
 			return problem.Errorf(problem.Conflict, "%s was changed at the same time; read it again and retry.", id)
 		}
-		v, err = a.putManagementGroup(tx, c, now, id, to, name, patch)
-		return err
+		if v, err = a.putManagementGroup(tx, c, now, id, to, name, patch); err != nil || !known || to.Equal(was) {
+			return err
+		}
+		return a.stillAssignableIn(ctx, tx, func(scope resource.ID) bool {
+			node := treeNode(scope)
+			return node == id.Key() || node != "" && slices.Contains(now.above(node, root.Key()), id.Key())
+		})
 	})
 	return v, err
+}
+
+// permitGroupWrite asks for the right to write a management group, at its parent
+// if it is new. A refusal names the group in either case: who has no right does
+// not learn whether it is there.
+func (a *API) permitGroupWrite(ctx context.Context, c access.Caller, id, at resource.ID) (audit.Event, error) {
+	op := access.Operation{Action: actionManagementGroupWrite, Scope: at}
+	ev := a.event(c, op.Action, at)
+	d, err := a.Directory.Authorize(ctx, c, op)
+	if err != nil {
+		return ev, err
+	}
+	ev.Reason = d.String()
+	if d.Allowed {
+		return ev, nil
+	}
+	return ev, a.deny(ctx, ev, notAuthorized(c, op.Action, id), d)
 }
 
 func (a *API) putManagementGroup(tx Tx, c access.Caller, tree Tree, id, to resource.ID, name *string, patch bool) (View, error) {
@@ -389,6 +419,9 @@ func (a *API) MoveSubscription(ctx context.Context, c access.Caller, sub, group 
 	if err != nil {
 		return nil, err
 	}
+	if err := a.mayMoveRights(ctx, c, sub, Need{Action: actionAssignmentWrite, Scope: sub}); err != nil {
+		return nil, err
+	}
 	ev.Action, ev.Target = actionMoveSubscription, sub.String()
 	ev.Reason += "; to " + group.Name()
 	var needs []Need
@@ -398,6 +431,13 @@ func (a *API) MoveSubscription(ctx context.Context, c access.Caller, sub, group 
 		}
 	}
 	if err := a.may(ctx, c, "move of", sub, needs); err != nil {
+		return nil, err
+	}
+	to := group
+	if away {
+		to = root
+	}
+	if err := a.mayLeaveBehind(ctx, c, sub, tree.over(sub, was, root), tree.over(sub, to, root)); err != nil {
 		return nil, err
 	}
 	var v View
@@ -420,18 +460,17 @@ func (a *API) MoveSubscription(ctx context.Context, c access.Caller, sub, group 
 		if err != nil {
 			return err
 		}
-		to := g.ID.Key()
-		if away {
-			if !was.Equal(g.ID) {
-				return problem.Errorf(problem.NotFound, "The subscription '%s' is not below the management group '%s'.", sub.Name(), group.Name())
-			}
-			to = root.Key()
+		if away && !was.Equal(g.ID) {
+			return problem.Errorf(problem.NotFound, "The subscription '%s' is not below the management group '%s'.", sub.Name(), group.Name())
 		}
 		v = View{
 			"id": g.ID.String() + "/subscriptions/" + sub.Name(), "name": sub.Name(), "type": TypeManagementGroup + "/subscriptions",
 			"properties": map[string]any{"tenant": c.Tenant, "displayName": displayName(r), "state": "Active", "parent": map[string]string{"id": g.ID.String()}},
 		}
-		return tx.PutParent(sub.Key(), to)
+		if err := tx.PutParent(sub.Key(), to.Key()); err != nil {
+			return err
+		}
+		return a.stillAssignableIn(ctx, tx, sub.Contains)
 	})
 	return v, err
 }

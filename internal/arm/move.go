@@ -169,111 +169,6 @@ func (a *API) plan(group resource.ID, q MoveRequest) (target resource.ID, moves 
 	return target, moves, nil
 }
 
-// mayMove checks the rights that a move needs beside that to move out of the
-// source group.
-func (a *API) mayMove(ctx context.Context, c access.Caller, group, target resource.ID, moves []Move) error {
-	if err := a.may(ctx, c, "move to", target, []Need{{actionGroupPut, target}}); err != nil {
-		return err
-	}
-	gains, err := a.moveGains(ctx, c.Tenant, group, target)
-	if err != nil {
-		return err
-	}
-	frees, err := a.moveFrees(ctx, c.Tenant, group, target)
-	if err != nil {
-		return err
-	}
-	for _, m := range moves {
-		t, err := a.typeOf(m.From)
-		if err != nil {
-			return err
-		}
-		if err := a.may(ctx, c, "move of", m.From, []Need{{t.Name + "/write", m.To}}); err != nil {
-			return err
-		}
-		needs := slices.Clip(frees)
-		if gains {
-			needs = append(needs, Need{actionAssignmentWrite, m.From})
-		}
-		for _, n := range needs {
-			// A condition is on what is written, and a move can give any role.
-			d, err := a.Directory.AuthorizeUnconditionally(ctx, c, access.Operation{Action: n.Action, Scope: n.Scope})
-			if err != nil {
-				return err
-			}
-			if !d.Allowed {
-				return a.refuse(ctx, a.event(c, n.Action, n.Scope), problem.Errorf(problem.LinkedDenied,
-					"The client '%s' with object id '%s' may move '%s'; however, that changes who has which rights over it, and the client does not have permission to perform action '%s' on the linked scope '%s'.",
-					c.Client, c.Principal, m.From, n.Action, n.Scope))
-			}
-		}
-	}
-	return nil
-}
-
-// above are the keys of the scopes whose assignments count in a group.
-func (a *API) above(ctx context.Context, tenant string, group resource.ID) ([]string, error) {
-	groups, err := a.Store.Above(ctx, tenant, group)
-	if err != nil {
-		return nil, err
-	}
-	return append(keysOf(group.Ancestors()), keysOf(groups)...), nil
-}
-
-// moveGains reports whether somebody has a role over the target group who has
-// not the same over the source: then a move gives it to them.
-func (a *API) moveGains(ctx context.Context, tenant string, group, target resource.ID) (bool, error) {
-	over, err := a.above(ctx, tenant, group)
-	if err != nil {
-		return false, err
-	}
-	have := map[string]bool{}
-	before, err := a.Store.RoleAssignments(ctx, tenant, over, "", "", Page{})
-	if err != nil {
-		return false, fmt.Errorf("reading who has roles over %s: %w", group, err)
-	}
-	for _, ra := range before {
-		have[ra.Role+" "+ra.Principal+" "+ra.Condition] = true
-	}
-	if over, err = a.above(ctx, tenant, target); err != nil {
-		return false, err
-	}
-	after, err := a.Store.RoleAssignments(ctx, tenant, over, "", "", Page{})
-	if err != nil {
-		return false, fmt.Errorf("reading who has roles over %s: %w", target, err)
-	}
-	for _, ra := range after {
-		if !have[ra.Role+" "+ra.Principal+" "] && !have[ra.Role+" "+ra.Principal+" "+ra.Condition] {
-			return true, nil
-		}
-	}
-	return false, nil
-}
-
-// moveFrees are the rights to lift the deny assignments that a move leaves
-// behind: they count over the source, and not over the target.
-func (a *API) moveFrees(ctx context.Context, tenant string, group, target resource.ID) ([]Need, error) {
-	over, err := a.above(ctx, tenant, group)
-	if err != nil {
-		return nil, err
-	}
-	still, err := a.above(ctx, tenant, target)
-	if err != nil {
-		return nil, err
-	}
-	denials, err := a.Store.DenyAssignments(ctx, tenant, over, "", Page{})
-	if err != nil {
-		return nil, fmt.Errorf("reading who is denied what over %s: %w", group, err)
-	}
-	var out []Need
-	for _, d := range denials {
-		if !d.ScopeOnly && !slices.Contains(still, d.Scope.Key()) {
-			out = append(out, Need{actionDenialWrite, d.Scope})
-		}
-	}
-	return out, nil
-}
-
 // move is the part that runs within the write.
 func (a *API) move(ctx context.Context, tx Tx, group, target resource.ID, moves []Move) error {
 	for _, g := range []resource.ID{group, target} {
@@ -294,6 +189,9 @@ func (a *API) move(ctx context.Context, tx Tx, group, target resource.ID, moves 
 			return err
 		}
 		if err := a.follow(ctx, tx, m); err != nil {
+			return err
+		}
+		if err := a.stillAssignableIn(ctx, tx, m.To.Contains); err != nil {
 			return err
 		}
 	}

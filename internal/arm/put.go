@@ -399,14 +399,17 @@ func (a *API) Delete(ctx context.Context, c access.Caller, id resource.ID, cond 
 				return err
 			}
 		}
-		return a.deleteTree(tx, c, r)
+		return a.deleteTree(ctx, tx, c, r)
 	})
 	return existed, err
 }
 
-func (a *API) deleteTree(tx Tx, c access.Caller, r Resource) error {
+func (a *API) deleteTree(ctx context.Context, tx Tx, c access.Caller, r Resource) error {
 	below, err := tx.Resources(r.ID.Key(), true)
 	if err != nil {
+		return err
+	}
+	if err := a.undenied(ctx, c, "delete", r, below); err != nil {
 		return err
 	}
 	for i := len(below) - 1; i >= 0; i-- { // by key: children come after their parents

@@ -49,6 +49,12 @@ func (t Tree) above(key, root string) []string {
 	return out
 }
 
+// over are the keys of the scopes whose assignments count at a node, if it were
+// below a group.
+func (t Tree) over(node, group, root resource.ID) []string {
+	return append(keysOf(node.Ancestors()), append(t.above(group.Key(), root.Key()), group.Key())...)
+}
+
 // children lists what is directly below a group, by key. Subscriptions that
 // never were below any are not among the root's.
 func (t Tree) children(key string) []string {

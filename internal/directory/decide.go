@@ -86,6 +86,34 @@ func (d *Directory) decide(ctx context.Context, c access.Caller, op access.Opera
 	return access.Judge(op, f), nil
 }
 
+// Denies returns what says whether a deny assignment refuses an operation to c
+// at scope or below it; nil if there is none that could. It is for
+// operations on many resources of which one right is asked: a denial at one of
+// them holds there.
+func (d *Directory) Denies(ctx context.Context, c access.Caller, scope resource.ID) (func(access.Operation) bool, error) {
+	if c.System {
+		return nil, nil
+	}
+	f, err := d.Store.Facts(ctx, c.Tenant, c.Principal, scope)
+	if err != nil {
+		return nil, fmt.Errorf("reading what %s is denied: %w", c.Principal, err)
+	}
+	if len(f.Denials) == 0 {
+		return nil, nil
+	}
+	f.Assignments = nil
+	var known access.Attributes
+	if f.Narrowed() {
+		if known, err = d.fill(ctx, c, known); err != nil {
+			return nil, err
+		}
+	}
+	return func(op access.Operation) bool {
+		op.Attributes.Principal, op.Attributes.Environment, op.Attributes.Caller = known.Principal, known.Environment, known.Caller
+		return !access.Judge(op, f).By.IsZero()
+	}, nil
+}
+
 // Explain decides as [Directory.Authorize] does, with a reason for everything
 // that was considered, and returns what it decided by. The attributes of op are
 // of an operation that somebody thinks of, and go before what is known here. Of
