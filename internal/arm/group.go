@@ -191,8 +191,8 @@ func (a *API) Members(ctx context.Context, c access.Caller, group, skip string) 
 }
 
 // DeleteGroup deletes a group, its role assignments and all membership of it.
-// One that a deny assignment names stays: without it whom it denies would not
-// be denied any more. existed false is no error.
+// One that a deny assignment names, or a group that it is in, stays: without it
+// whom it denies would not be denied any more. existed false is no error.
 func (a *API) DeleteGroup(ctx context.Context, c access.Caller, id string) (existed bool, err error) {
 	ev, id, err := a.permitGroup(ctx, c, actionGroupDelete, id)
 	if err != nil {
@@ -205,12 +205,16 @@ func (a *API) DeleteGroup(ctx context.Context, c access.Caller, id string) (exis
 		} else if err != nil {
 			return err
 		}
-		naming, err := tx.DenialsNaming([]string{id})
+		above, err := tx.GroupsOf(id, true)
+		if err != nil {
+			return err
+		}
+		naming, err := tx.DenialsNaming(membership{group: id}.all(above))
 		if err != nil {
 			return err
 		}
 		if len(naming) > 0 {
-			return problem.Errorf(problem.Conflict, "The deny assignment '%s' names the group; change or delete that first.", naming[0].ID)
+			return problem.Errorf(problem.Conflict, "The deny assignment '%s' names the group, or one that it is in; change or delete that first.", naming[0].ID)
 		}
 		existed = true
 		return tx.DeletePrincipal(id)
