@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -300,6 +301,15 @@ func (a *API) act(ctx context.Context, c access.Caller, t *Type, act Action, id 
 	}
 	if err != nil {
 		return nil, err
+	}
+	if !strings.HasSuffix(needs, "/read") && !c.System {
+		locks, err := a.Store.Locks(ctx, c.Tenant, keysOf(id.Ancestors()))
+		if err != nil {
+			return nil, fmt.Errorf("reading the locks of %s: %w", id, err)
+		}
+		if err := stops(locks, id, false); err != nil {
+			return nil, a.refuse(ctx, ev, problem.Of(err))
+		}
 	}
 	var v any
 	if act.With != nil {

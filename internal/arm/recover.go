@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/innate-id/innate/internal/access"
+	"github.com/innate-id/innate/internal/audit"
 	"github.com/innate-id/innate/internal/problem"
 	"github.com/innate-id/innate/internal/resource"
 	"github.com/innate-id/innate/internal/web"
@@ -94,6 +95,9 @@ func (a *API) RecoverIdentity(ctx context.Context, c access.Caller, args []strin
 	why := ev.Reason
 	var v View
 	err = a.Store.Write(ctx, &ev, func(tx Tx) error {
+		if err := unlocked(tx, ev); err != nil {
+			return err
+		}
 		report := recovery{Recovery{[]string{}, []LostRole{}}, ctx, c, strings.EqualFold(q.Properties.RoleAssignments, "Permitted")}
 		v, err = a.recover(tx, t, d.Identity.ID, id, &report)
 		ev.Reason = fmt.Sprintf("%s; the identity %s, with %d role assignments; %d were not restored", why, d.Identity.ID, len(report.Restored), len(report.NotRestored))
@@ -208,12 +212,10 @@ func (a *API) restore(tx Tx, k KeptRole, report *recovery) error {
 	if err != nil {
 		return err
 	}
-	if _, ok := access.BuiltIn(k.Role); !ok {
-		if _, err := tx.RoleDefinition(k.Role); problem.Is(err, problem.RoleNotFound) {
-			return lost("its role no longer exists")
-		} else if err != nil {
-			return err
-		}
+	if err := a.roleAssignable(tx, k.Role, scope); problem.Is(err, problem.RoleNotFound) {
+		return lost("its role no longer exists, or cannot be assigned there any more")
+	} else if err != nil {
+		return err
 	}
 	op := access.Operation{Action: actionAssignmentWrite, Scope: scope, Attributes: access.Attributes{Request: giving(k.Role, k.Principal, k.PrincipalType)}}
 	d, err := a.Directory.Authorize(report.ctx, report.by, op)
@@ -226,6 +228,13 @@ func (a *API) restore(tx Tx, k KeptRole, report *recovery) error {
 		return problem.Errorf(problem.LinkedDenied,
 			"The client '%s' with object id '%s' has permission to recover the identity '%s'; however, that gives it back a role at a scope where the client does not have permission to perform action '%s'. With 'properties.roleAssignments' set to \"Permitted\" it is recovered without.",
 			report.by.Client, report.by.Principal, k.Principal, actionAssignmentWrite)
+	}
+	locked := unlocked(tx, audit.Event{Action: actionAssignmentWrite, Target: scope.String(), Principal: report.by.Principal})
+	switch {
+	case problem.Is(locked, problem.Locked) && report.permitted:
+		return lost("a lock stands in the way of a role assignment there")
+	case locked != nil:
+		return locked
 	}
 	ra := k.RoleAssignment
 	name := k.ID.Name()
