@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -58,7 +59,7 @@ func (a *API) serveDecision(w http.ResponseWriter, r *http.Request, q request, i
 	if l, ok := v.(WhoCan); ok && l.Next != "" {
 		next := q.q
 		next.Set("$skiptoken", l.Next)
-		l.NextLink = a.Names.Management() + q.path + "?" + next.Encode()
+		l.NextLink = a.Names.Asked(q.c.Asked).Management() + (&url.URL{Path: q.path}).EscapedPath() + "?" + next.Encode()
 		v = l
 	}
 	return web.WriteJSON(w, http.StatusOK, v)
@@ -224,8 +225,32 @@ type PrincipalView struct {
 	Disabled bool `json:"disabled,omitempty"`
 }
 
-func principalView(p directory.Principal) PrincipalView {
-	return PrincipalView{ID: p.ID, ClientID: p.Client, Name: p.Name, Kind: string(p.Kind), ResourceID: p.Resource.String(), Disabled: !p.Enabled}
+// principal is p as the caller may know it. Who may read what it belongs to, is
+// told of it; who sees an assignment that names it, whose that is; anybody else
+// knows its id, having asked by it.
+func (q *asking) principal(p directory.Principal, named bool) PrincipalView {
+	v := PrincipalView{ID: p.ID, Kind: string(p.Kind), Disabled: !p.Enabled}
+	reads := q.reads(p)
+	if reads || named {
+		v.ClientID, v.Name = p.Client, p.Name
+	}
+	if reads {
+		v.ResourceID = p.Resource.String()
+	}
+	return v
+}
+
+// reads reports whether the caller may read what p belongs to.
+func (q *asking) reads(p directory.Principal) bool {
+	switch {
+	case q.self:
+		return true
+	case p.Kind == directory.Group:
+		return q.may(actionGroupRead, resource.Root)
+	case p.Resource.IsZero():
+		return false
+	}
+	return q.may(p.Resource.Type()+"/read", p.Resource)
 }
 
 // subject finds whom a question is about. A missing one is an error that the
@@ -252,7 +277,7 @@ func (a *API) subject(ctx context.Context, c access.Caller, q Question) (p direc
 		if len(have) > 1 {
 			return unknown("The resource '%s' has %d identities and none of its own; give the 'principalId' of one.", id, len(have))
 		}
-		return unknown("The resource '%s' has no identity.", id)
+		return p, noIdentity(id.String()), nil
 	}
 	id := strings.ToLower(q.PrincipalID)
 	if id == "" {
@@ -269,6 +294,10 @@ func (a *API) subject(ctx context.Context, c access.Caller, q Question) (p direc
 	return p, nil, err
 }
 
+func noIdentity(id string) error {
+	return problem.Errorf(problem.PrincipalNotFound, "The resource '%s' has no identity.", id)
+}
+
 // about begins a question about a principal.
 func (a *API) about(ctx context.Context, c access.Caller, scope resource.ID, name string, in Question) (*asking, directory.Principal, error) {
 	p, missing, err := a.subject(ctx, c, in)
@@ -278,6 +307,10 @@ func (a *API) about(ctx context.Context, c access.Caller, scope resource.ID, nam
 	q, err := a.ask(ctx, c, scope, name, p.ID)
 	if err != nil {
 		return nil, p, err
+	}
+	if in.ResourceID != "" && missing == nil && !q.reads(p) {
+		// Whose resource the caller cannot read has none, as one that is not there.
+		missing = noIdentity(in.ResourceID)
 	}
 	if missing != nil {
 		return nil, p, a.refuse(ctx, q.ev, problem.Of(missing))
@@ -343,10 +376,11 @@ func (a *API) check(ctx context.Context, c access.Caller, scope resource.ID, bod
 	if err != nil {
 		return nil, err
 	}
-	out := DecisionView{Allowed: d.Allowed, Principal: principalView(p), Action: op.Action, IsDataAction: op.Data, Scope: scope.String(), Summary: d.String()}
+	out := DecisionView{Allowed: d.Allowed, Action: op.Action, IsDataAction: op.Data, Scope: scope.String(), Summary: d.String()}
 	if out.Reasons, err = q.reasons(ctx, d, f, func(access.Reason) bool { return true }); err != nil {
 		return nil, err
 	}
+	out.Principal = q.principal(p, len(out.Reasons) > 0)
 	depends := func(r access.Reason) bool { return r.Depends }
 	if out.Depends = !d.Allowed && d.By.IsZero() && slices.ContainsFunc(d.Reasons, depends); out.Depends {
 		out.Summary = "it depends on a condition, of which not all is known"

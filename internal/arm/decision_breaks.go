@@ -101,7 +101,7 @@ func (q *asking) breaksFor(ctx context.Context, p directory.Principal, id resour
 	if losses == nil {
 		return nil, "", nil
 	}
-	row := &BreaksFor{Principal: principalView(p), Loses: []LossView{}, Keeps: []LossView{}}
+	row := &BreaksFor{Principal: q.principal(p, true), Loses: []LossView{}, Keeps: []LossView{}}
 	for _, l := range losses {
 		v := LossView{Pattern: l.Pattern, Except: l.Except, IsDataAction: l.Data}
 		if l.Lost() {

@@ -246,7 +246,7 @@ func (w *who) candidate(ctx context.Context, p directory.Principal) (*candidate,
 // add puts who can into the page.
 func (w *who) add(ctx context.Context, c *candidate) error {
 	d, able := c.decision, c.who.Enabled
-	row := WhoCanRow{Principal: principalView(c.who), Allowed: d.Allowed && able, Depends: !d.Allowed && d.By.IsZero() && able}
+	row := WhoCanRow{Principal: w.principal(c.who, true), Allowed: d.Allowed && able, Depends: !d.Allowed && d.By.IsZero() && able}
 	var err error
 	if row.Paths, err = w.reasons(ctx, d, c.facts, func(r access.Reason) bool { return r.Grants || r.Depends || r.Denies }); err != nil {
 		return err
@@ -271,8 +271,7 @@ func (q *asking) identityOf(ctx context.Context, p directory.Principal) (out []I
 		}
 	}
 	for _, id := range have {
-		// That a system-assigned identity is its resource's, its name says.
-		if !p.System && !q.may(id.Type()+"/read", id) {
+		if !q.self && !q.may(id.Type()+"/read", id) {
 			hidden++
 			continue
 		}
@@ -330,13 +329,14 @@ func (a *API) whatCan(ctx context.Context, c access.Caller, scope resource.ID, b
 	if err != nil {
 		return nil, fmt.Errorf("reading the rights of %s: %w", p.ID, err)
 	}
-	out := WhatCan{Principal: principalView(p), Scope: scope.String()}
+	out := WhatCan{Scope: scope.String()}
 	if out.RoleAssignments, err = q.held(ctx, f); err != nil {
 		return nil, err
 	}
 	if out.DenyAssignments, err = q.denied(ctx, f); err != nil {
 		return nil, err
 	}
+	out.Principal = q.principal(p, len(out.RoleAssignments) > 0)
 	return q.answer(ctx, out)
 }
 

@@ -101,8 +101,12 @@ func (a *API) CreateSubscription(ctx context.Context, c access.Caller, alias res
 	err = a.write(ctx, ev, func(tx Tx) error {
 		created = false
 		if have, err := tx.Resource(alias.Key()); err == nil {
+			d, err := a.Directory.Authorize(ctx, c, access.Operation{Action: typeSubscription + "/read", Scope: have.BoundTo})
+			if err == nil && !d.Allowed {
+				err = problem.Errorf(problem.Conflict, "The alias '%s' is another subscription's; choose another name.", alias.Name())
+			}
 			v = aliasView(have)
-			return nil
+			return err
 		} else if !problem.Is(err, problem.NotFound) {
 			return err
 		}
