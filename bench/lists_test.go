@@ -23,17 +23,6 @@ import (
 	"github.com/innate-id/innate/internal/sts"
 )
 
-// largeVar runs what takes minutes and gigabytes too.
-const largeVar = "INNATE_BENCH_LARGE"
-
-// sizes are how many identities the tenant has.
-func sizes() []int {
-	if os.Getenv(largeVar) != "" {
-		return []int{1_000, 1_000_000}
-	}
-	return []int{1_000}
-}
-
 // BenchmarkLists is what a page of a list costs, the first, one in the middle and
 // the last, and what it costs to create one more, in a tenant with a thousand and
 // with a million user-assigned identities, 1,000 in each group. Pages are asked
@@ -41,7 +30,7 @@ func sizes() []int {
 // identities are loaded beneath the API, a thousand in each write.
 func BenchmarkLists(b *testing.B) {
 	for _, name := range []string{"sqlite", "postgres"} {
-		for _, n := range sizes() {
+		for _, n := range sizes(1_000_000, 1_000) {
 			b.Run(fmt.Sprintf("%s/identities=%d", name, n), func(b *testing.B) {
 				l := newLists(b, name, n)
 				for _, page := range []struct{ what, url string }{
