@@ -128,7 +128,7 @@ func member(p map[string]any, name string) string {
 func checkVault(r arm.Resource) error {
 	// The pattern cannot count the hyphens in.
 	if len(r.ID.Name()) > maxName {
-		return problem.Errorf(problem.Invalid, "The name '%s' is not valid for %s: %s.", r.ID.Name(), TypeVault, nameRule)
+		return problem.Errorf(problem.BadName, "The name '%s' is not valid for %s: %s.", r.ID.Name(), TypeVault, nameRule)
 	}
 	var p properties
 	if raw := arm.Document(r.Body).Member("properties"); len(raw) > 0 {
