@@ -42,6 +42,8 @@ func Type(box *seal.Box) *arm.Type {
 		NamePattern: regexp.MustCompile(`^[A-Za-z](-?[A-Za-z0-9]){2,23}$`),
 		NameRule:    nameRule,
 		Unique:      nameKind,
+		Polling:     arm.PollAsync,
+		Waited:      []string{"PATCH", "DELETE"},
 		Computed:    []string{"vaultUri", "tenantId"},
 		Check: func(_ context.Context, _ *arm.Resource, r *arm.Resource) error {
 			return checkVault(*r)
