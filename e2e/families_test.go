@@ -20,6 +20,16 @@ func TestFamiliesFromGo(t *testing.T) {
 	}
 }
 
+// Azure's own pollers wait for what the client does not want to wait for: each
+// family has another style of saying where to ask.
+func TestLongRunningOperationsFromGo(t *testing.T) {
+	t.Parallel()
+	in := start(t)
+	if r := in.as(t, "ops", "families", "longrunning"); r.code != 0 || r.out != "all as it was to be\n" {
+		t.Errorf("families longrunning: %s", r)
+	}
+}
+
 func TestFamiliesFromJavaScript(t *testing.T) {
 	t.Parallel()
 	in := start(t)

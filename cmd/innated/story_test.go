@@ -223,7 +223,7 @@ func (p *plant) story(database string) {
 
 // verified: the record is whole, and with one letter of it changed it is not.
 func (p *plant) verified(config string) {
-	if out := p.must(p.run("", "innated", "--config", config, "check")); out != "every row refers to what is there\n" {
+	if out := p.must(p.run("", "innated", "--config", config, "check")); out != "every row refers to what is there" {
 		p.t.Errorf("check says %q", out)
 	}
 	out := p.must(p.run("", "innated", "--config", config, "audit", "verify"))

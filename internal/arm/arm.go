@@ -47,6 +47,9 @@ type Type struct {
 	NoLocation bool
 	// Polling is how the family's clients wait for a long-running operation.
 	Polling Polling
+	// Waited are the methods whose answer the family's clients take for the end
+	// all the same.
+	Waited []string
 	// Extension marks types whose resources say something of another resource
 	// in a group: {resource}/providers/{type}/{name}. Check says of which.
 	Extension bool

@@ -28,7 +28,7 @@ const maxExpressions = 200
 // nothing: it need not be there yet.
 func (a *API) Federate(try TryAssertion) {
 	a.Register(&Type{
-		Name: typeFederated, NoLocation: true, Polling: PollNever,
+		Name: typeFederated, NoLocation: true,
 		NamePattern: regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{2,119}$`),
 		NameRule:    "3 to 120 letters, digits and - _ are allowed, beginning with a letter or digit",
 		Check: func(_ context.Context, _ *Resource, r *Resource) error {
@@ -50,7 +50,6 @@ func (a *API) Federate(try TryAssertion) {
 		},
 	})
 	identity := a.Types[strings.ToLower(typeIdentity)]
-	identity.Polling = PollNever
 	if identity.Actions == nil {
 		identity.Actions = map[string]Action{}
 	}

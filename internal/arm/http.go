@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/innate-id/innate/internal/access"
@@ -131,6 +132,9 @@ func (a *API) serveResource(w http.ResponseWriter, r *http.Request, q request, i
 	switch r.Method {
 	case http.MethodGet:
 		v, err := a.GetExpanded(r.Context(), q.c, id, q.q.Get("$expand"))
+		if v.changes() { // without, clients that poll wait for half a minute
+			w.Header().Set("Retry-After", "1")
+		}
 		return answer(w, http.StatusOK, v, err)
 	case http.MethodHead:
 		v, err := a.Get(r.Context(), q.c, id)
@@ -158,7 +162,7 @@ func (a *API) serveWrite(w http.ResponseWriter, r *http.Request, q request, id r
 	if err != nil {
 		return err
 	}
-	o := longOperation{target: id, action: t.Name + "/write", style: t.Polling}
+	o := longOperation{target: id, action: t.Name + "/write", style: t.polling(r.Method)}
 	if r.Method == http.MethodDelete {
 		o.action = t.Name + "/delete"
 		o.do = func(ctx context.Context) (reply, error) {
@@ -177,11 +181,32 @@ func (a *API) serveWrite(w http.ResponseWriter, r *http.Request, q request, id r
 	if doc == nil {
 		return problem.Errorf(problem.Invalid, "The request content is null; an object was expected.").At("$")
 	}
+	o.begun = t.begun(r.Method)
 	o.do = func(ctx context.Context) (reply, error) {
 		v, created, err := a.Put(ctx, q.c, id, doc, r.Method == http.MethodPatch, cond)
 		return reply{t.made(created), v}, err
 	}
 	return a.longRunning(w, r, q, o)
+}
+
+// polling is how clients wait for what a method does.
+func (t *Type) polling(method string) Polling {
+	if slices.Contains(t.Waited, method) {
+		return PollNever
+	}
+	return t.Polling
+}
+
+// begun is the status of what goes on: clients of Compute take no 202 for a PUT
+// or PATCH, and those that take no 201 take 202.
+func (t *Type) begun(method string) int {
+	switch {
+	case method == http.MethodPatch:
+		return http.StatusOK
+	case t.Made != 0:
+		return http.StatusAccepted
+	}
+	return http.StatusCreated
 }
 
 // made is the status of a PUT that made a resource or not.

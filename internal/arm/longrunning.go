@@ -35,6 +35,8 @@ type longOperation struct {
 	target resource.ID
 	action string
 	style  Polling
+	// begun is the status of a PUT or PATCH that goes on, of [PollAsync].
+	begun int
 	// do does it, in at most one [API.write]: that write says of the operation
 	// that it succeeded. Its context does not end with the request once the
 	// client was told to poll.
@@ -271,9 +273,7 @@ func (n *running) accepted(w http.ResponseWriter, r *http.Request, q request) er
 	case n.style == PollBody && put:
 	case n.style == PollAsync && put:
 		h.Set("Azure-AsyncOperation", n.a.operationURL(n.c, o, "operationStatuses")+version)
-		if n.method == http.MethodPut {
-			status = http.StatusCreated // what Compute's clients expect of a PUT
-		}
+		status = n.begun
 	case n.style == PollAsync:
 		h.Set("Azure-AsyncOperation", n.a.operationURL(n.c, o, "operationStatuses")+version)
 		fallthrough
@@ -310,7 +310,7 @@ func operationPath(o Operation, what string) string {
 // wait until it is gone. It is asked once the caller is known to be allowed.
 func (a *API) takesLong(ctx context.Context, tenant string, id resource.ID) error {
 	n := runningIn(ctx)
-	if n == nil || n.async.Load() {
+	if n == nil || n.style == PollNever || n.async.Load() {
 		return nil
 	}
 	rs, err := a.Store.Resources(ctx, tenant, id.Key(), "", Page{Limit: manyBelow + 1})

@@ -61,7 +61,7 @@ func TestLongRunningOperationsOfAllStyles(t *testing.T) {
 	if site.header.Get("Location")+site.header.Get("Azure-AsyncOperation") != "" {
 		t.Errorf("a style that polls the resource has an address to poll: %v", site.header)
 	}
-	if r := w.owner.must(200, "GET", sites+"/s1", ""); r.str("properties", "provisioningState") != "Creating" || r.str("name") != "s1" {
+	if r := w.owner.must(200, "GET", sites+"/s1", ""); r.str("properties", "provisioningState") != "Creating" || r.str("name") != "s1" || r.header.Get("Retry-After") != "1" {
 		t.Errorf("a web app that is being made: %s", r.text)
 	}
 	release()
@@ -83,14 +83,63 @@ func TestLongRunningOperationsOfAllStyles(t *testing.T) {
 	// A change of what is there: the resource says that it is being changed.
 	w.advance(time.Second)
 	release = w.hold()
-	w.owner.must(202, "PATCH", sites+"/s1", `{"tags":{"a":"b"}}`, "Prefer", async)
-	if r := w.owner.must(200, "GET", sites+"/s1", ""); r.str("properties", "provisioningState") != "Updating" || r.str("tags", "a") != "" {
+	w.owner.must(202, "PUT", sites+"/s1", `{"location":"local","tags":{"a":"b"}}`, "Prefer", async)
+	if r := w.owner.must(200, "GET", sites+"/s1", ""); r.str("properties", "provisioningState") != "Updating" || r.str("tags", "a") != "" || r.header.Get("Retry-After") != "1" {
 		t.Errorf("a web app that is being changed: %s", r.text)
 	}
 	release()
 	r := w.owner.poll(sites+"/s1", func(r reply) bool { return r.str("properties", "provisioningState") == "Succeeded" })
-	if r.str("tags", "a") != "b" {
+	if r.str("tags", "a") != "b" || r.header.Get("Retry-After") != "" {
 		t.Errorf("a web app that was changed: %s", r.text)
+	}
+}
+
+// TestOperationsAreSaidAsClientsTakeThem: what each family's clients take for
+// the end of an operation is its end, and what they take for a beginning is said
+// with the status and in the header that they take.
+func TestOperationsAreSaidAsClientsTakeThem(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	in := g1 + "/providers/"
+	const status, location = "Azure-AsyncOperation", "Location"
+	type want struct {
+		status int
+		poll   string // "" for an end
+	}
+	for path, want := range map[string][3]want{ // PUT, PATCH, DELETE
+		vms + "/a":                   {{201, status}, {200, status}, {202, status}},
+		sets + "/a":                  {{201, status}, {200, status}, {202, status}},
+		in + "Microsoft.Web/sites/a": {{202, "body"}, {200, ""}, {200, ""}},
+		in + "Microsoft.DataFactory/factories/aaa":           {{200, ""}, {200, ""}, {200, ""}},
+		in + "Microsoft.KeyVault/vaults/aaa":                 {{201, status}, {200, ""}, {200, ""}},
+		in + "Microsoft.Storage/storageAccounts/aaa":         {{202, location}, {200, ""}, {200, ""}},
+		in + "Microsoft.ContainerInstance/containerGroups/a": {{201, status}, {200, ""}, {202, status}},
+		in + "Microsoft.App/containerApps/a":                 {{201, status}, {200, status}, {202, status}},
+		in + "Microsoft.HybridCompute/machines/a":            {{200, ""}, {200, ""}, {200, ""}},
+		uais + "/aaa":               {{201, ""}, {200, ""}, {200, ""}},
+		sub + "/resourceGroups/aaa": {{201, ""}, {200, ""}, {202, location}},
+	} {
+		for i, method := range []string{"PUT", "PATCH", "DELETE"} {
+			body := []string{local, `{"tags":{"a":"b"}}`, ""}[i]
+			r := w.owner.must(want[i].status, method, path, body, "Prefer", async)
+			poll, told := want[i].poll, r.header.Get("Preference-Applied") != ""
+			if told != (poll != "") || poll != "" && poll != "body" && r.header.Get(poll) == "" {
+				t.Errorf("%s %s asynchronously: %v, want to poll %q", method, path, r.header, poll)
+			}
+			switch {
+			case poll == "body":
+				w.owner.poll(path, func(r reply) bool { return r.str("properties", "provisioningState") == "Succeeded" })
+			case poll == status:
+				if r := w.owner.poll(r.header.Get(poll), ended); r.str("status") != "Succeeded" {
+					t.Errorf("%s %s: %s", method, path, r.text)
+				}
+			case poll == location:
+				w.owner.poll(r.header.Get(poll), arrived)
+			}
+		}
+		if r := w.owner.do("GET", path, ""); r.status != 404 {
+			t.Errorf("%s after all: %d %s", path, r.status, r.text)
+		}
 	}
 }
 

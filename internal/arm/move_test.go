@@ -241,8 +241,8 @@ func TestMoveRefusals(t *testing.T) {
 		{"twice", 400, "InvalidRequestContent", moveBody(g2, vm, strings.ToUpper(vm)), "more than once"},
 		{"an unknown type", 404, "InvalidResourceType", moveBody(g2, g1+"/providers/No.Such/things/x"), "No.Such"},
 		{"no such target", 404, "ResourceGroupNotFound", moveBody(sub+"/resourceGroups/none", vm), "'none'"},
-		{"one is not there", 409, "ResourceMoveFailed", moveBody(g2, vm, vms+"/none"), `"code":"ResourceNotFound","target":"` + vms + `/none"`},
-		{"one's name is taken", 409, "ResourceMoveFailed", moveBody(g2, vm, vms+"/taken"), `"code":"Conflict","target":"` + vms + `/taken"`},
+		{"one is not there", 409, "ResourceMoveFailed", moveBody(g2, vm, vms+"/none"), `"target":"` + vms + `/none"`},
+		{"one's name is taken", 409, "ResourceMoveFailed", moveBody(g2, vm, vms+"/taken"), `"code":"Conflict","message":"There is a resource '` + g2},
 	} {
 		for _, verb := range []string{"/moveResources", "/validateMoveResources"} {
 			r := w.owner.refused(tt.status, tt.code, "POST", g1+verb, tt.body)

@@ -66,17 +66,17 @@ type OperationStore interface {
 type Polling int
 
 const (
+	// PollNever: the family's clients take the answer for the end, and are made to
+	// wait for it (managed identities, data factories, all of Innate's own).
+	PollNever Polling = iota
 	// PollAsync: Azure-AsyncOperation is the address of the status (Compute).
-	PollAsync Polling = iota
+	PollAsync
 	// PollLocation: Location is the address of the result, which is 202 until
 	// there is one (resource groups, storage accounts).
 	PollLocation
 	// PollBody: the resource itself says properties.provisioningState (web
-	// apps, data factories). A delete has no resource to ask, and polls Location.
+	// apps). A delete would have no resource to ask.
 	PollBody
-	// PollNever: the family's clients take the answer for the end, and are made to
-	// wait for it (managed identities).
-	PollNever
 )
 
 const (

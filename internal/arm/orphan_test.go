@@ -63,7 +63,8 @@ func TestOrphans(t *testing.T) {
 	}
 	w.as(tenantA, "nobody").refused(403, "AuthorizationFailed", "GET", g1+"/providers/Innate.Directory/orphans", "")
 	w.as(tenantA, "reader", roleReader+" "+g1).orphans(g1, "")
-	w.owner.refused(400, "NotSupported", "GET", w.url(g1+"/providers/Innate.Directory/orphans")+"&$filter=x", "")
+	w.owner.refused(400, "InvalidFilterInQueryString", "GET", w.url(g1+"/providers/Innate.Directory/orphans")+"&$filter=x", "")
+	w.owner.refused(400, "InvalidFilterInQueryString", "GET", w.url(g1+"/providers/Innate.Directory/orphans")+"&$filter=kind%20eq%20%27x%27", "")
 	w.owner.refused(400, "InvalidRequestContent", "GET", w.url(g1+"/providers/Innate.Directory/orphans")+"&$skiptoken=bm9uZSB4", "")
 	w.owner.refused(405, "MethodNotAllowed", "POST", g1+"/providers/Innate.Directory/orphans", "{}")
 }

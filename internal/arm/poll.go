@@ -172,6 +172,12 @@ func (v View) inState(state string) View {
 	return v
 }
 
+// changes reports whether a long-running operation is under way on the resource.
+func (v View) changes() bool {
+	p, _ := v["properties"].(map[string]any)
+	return p["provisioningState"] == "Creating" || p["provisioningState"] == "Updating"
+}
+
 // changed is when the resource was last changed.
 func changed(v View) time.Time {
 	data, _ := v["systemData"].(map[string]any)

@@ -162,8 +162,11 @@ func TestWhoMayRecover(t *testing.T) {
 			t.Errorf("the refusal tells of a scope that %s may not read: %s", who.id, r.text)
 		}
 	}
+	if r := w.owner.refused(400, "InvalidResourceName", "POST", deletedIDs+"/app-id/recover", `{"properties":{"name":"a"}}`); !strings.Contains(r.text, "The name 'a'") {
+		t.Error(r.text)
+	}
 	for body, says := range map[string]string{
-		`{"properties":{"roleAssignments":"some"}}`: "'properties.roleAssignments'", `{"properties":{"name":"a"}}`: "The name 'a'", `{"properties":{"name":"a/b"}}`: "a/b", `[]`: "object",
+		`{"properties":{"roleAssignments":"some"}}`: "'properties.roleAssignments'", `{"properties":{"name":"a/b"}}`: "a/b", `[]`: "object",
 	} {
 		if r := w.owner.refused(400, "InvalidRequestContent", "POST", deletedIDs+"/app-id/recover", body); !strings.Contains(r.text, says) {
 			t.Errorf("%s: %s", body, r.text)

@@ -65,6 +65,7 @@ func paths() []path {
 		{"subscriptions/*/resourceGroups/*/validateMoveResources", []string{"POST"}, (*API).serveMove},
 		{"subscriptions/*/providers/Microsoft.Insights/eventtypes/management/values", []string{"GET"}, (*API).serveActivity},
 		{"subscriptions/*/locations", []string{"GET"}, (*API).serveLocations},
+		{"subscriptions/*/tagNames", []string{"GET"}, (*API).serveTagNames},
 		{"subscriptions/*/providers/Microsoft.Subscription/rename", []string{"POST"}, (*API).serveSubscriptionAction},
 		{"subscriptions/*/providers/Microsoft.Subscription/cancel", []string{"POST"}, (*API).serveSubscriptionAction},
 		{"providers/Microsoft.ManagedIdentity/operations", []string{"GET"}, (*API).serveIdentityOperations},

@@ -37,7 +37,7 @@ func Own(n web.Names, reserved func(audience string) bool) []*Type {
 	own := []*Type{
 		{Name: typeSubscription, NoLocation: true, Deleting: func(tx Tx, r Resource) error { return tx.PutParent(r.ID.Key(), "") }},
 		managementGroupType(), lockType(),
-		(&Type{Name: typeGroup, Polling: PollLocation}).named(`^[A-Za-z0-9._()-]{0,89}[A-Za-z0-9_()-]$`, "1 to 90 letters, digits and ( ) - _ . are allowed, not ending with a dot"),
+		(&Type{Name: typeGroup, Polling: PollLocation, Waited: []string{"PUT", "PATCH"}}).named(`^[A-Za-z0-9._()-]{0,89}[A-Za-z0-9_()-]$`, "1 to 90 letters, digits and ( ) - _ . are allowed, not ending with a dot"),
 		withBoth("Innate.Build/agentPools", commaSpace),
 		identityType(),
 		application(reserved),
@@ -54,7 +54,7 @@ func hybridTypes() []*Type {
 	return []*Type{
 		(&Type{Name: "Microsoft.HybridCompute/machines", System: true, Made: 200, WriteOnly: []string{"osProfile.adminPassword"}}).
 			named(`^[A-Za-z0-9]([A-Za-z0-9_.-]{0,52}[A-Za-z0-9_])?$`, "1 to 54 letters, digits and - _ . are allowed, beginning with a letter or digit"),
-		(&Type{Name: "Microsoft.HybridCompute/machines/extensions", NoLocation: true, Made: 200, WriteOnly: []string{"protectedSettings"}}).
+		(&Type{Name: "Microsoft.HybridCompute/machines/extensions", NoLocation: true, Made: 200, Polling: PollAsync, WriteOnly: []string{"protectedSettings"}}).
 			named(names.String(), namesRule),
 	}
 }
@@ -65,7 +65,7 @@ func dataTypes() []*Type {
 	factory := withBoth("Microsoft.DataFactory/factories", comma).
 		named(`^[A-Za-z0-9](-?[A-Za-z0-9]){2,62}$`, "3 to 63 letters, digits and hyphens are allowed, beginning and ending with a letter or digit, without two hyphens in a row")
 	factory.Without = Refuses
-	factory.Made, factory.Polling = 200, PollBody
+	factory.Made = 200
 	factory.Computed = []string{"createTime", "version"}
 	factory.WriteOnly = []string{"repoConfiguration.clientSecret"}
 	factory.View = func(r Resource, _ directory.Principal, p map[string]any) {

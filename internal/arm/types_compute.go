@@ -44,11 +44,15 @@ func computeTypes() []*Type {
 	set.Actions = power("start", "powerOff", "deallocate", "restart", "redeploy", "reimage", "manualUpgrade")
 	set.Reads, _ = instanceViews()
 
-	return []*Type{
+	all := []*Type{
 		vm, set, instanceType(),
 		extension("Microsoft.Compute/virtualMachines/extensions"),
 		extension("Microsoft.Compute/virtualMachineScaleSets/extensions"),
 	}
+	for _, t := range all {
+		t.Polling = PollAsync
+	}
+	return all
 }
 
 // instanceType is the row of a scale set's instances. In Azure they come and go

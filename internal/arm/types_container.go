@@ -13,6 +13,7 @@ const (
 func containerTypes(web.Names) []*Type {
 	group := withBoth("Microsoft.ContainerInstance/containerGroups", commaSpace).
 		named(`^[a-z0-9](-?[a-z0-9]){0,62}$`, "1 to 63 lower-case letters, digits and hyphens are allowed, beginning and ending with a letter or digit, without two hyphens in a row")
+	group.Polling, group.Waited = PollAsync, []string{"PATCH"}
 	group.Computed = []string{"instanceView"}
 	group.WriteOnly = []string{
 		"containers[].properties.environmentVariables[].secureValue", "initContainers[].properties.environmentVariables[].secureValue",
@@ -23,7 +24,7 @@ func containerTypes(web.Names) []*Type {
 	out := []*Type{group}
 	for _, name := range []string{"Microsoft.App/containerApps", "Microsoft.App/jobs"} {
 		t := withBoth(name, comma).named(containerNames, containerNamesRule)
-		t.Without, t.SaysNone = Removes, true
+		t.Without, t.SaysNone, t.Polling = Removes, true, PollAsync
 		t.WriteOnly = []string{"configuration.secrets[].value"}
 		t.Actions = power("start", "stop")
 		out = append(out, t)

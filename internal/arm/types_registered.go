@@ -73,7 +73,7 @@ func (r Registered) row(have map[string]string) (*Type, error) {
 	}) {
 		return nil, fmt.Errorf("is in a namespace that nothing can be added to (%s)", strings.Join(closed, ", "))
 	}
-	t := &Type{Name: r.Name, NamePattern: names, NameRule: namesRule, NoLocation: r.NoLocation, Extension: r.Extension}
+	t := &Type{Name: r.Name, NamePattern: names, NameRule: namesRule, NoLocation: r.NoLocation, Extension: r.Extension, Polling: PollAsync}
 	if above, _, _ := cutLast(r.Name); above != namespace {
 		if _, ok := have[strings.ToLower(above)]; !ok {
 			return nil, fmt.Errorf("is a child of %s, which is no type: add that one too", above)

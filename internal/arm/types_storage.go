@@ -15,6 +15,7 @@ import (
 func storageTypes(n web.Names) []*Type {
 	account := withBoth("Microsoft.Storage/storageAccounts", comma).named(`^[a-z0-9]{3,24}$`, "3 to 24 lower-case letters and digits are allowed")
 	account.Unique, account.Made, account.Polling = "storage", 200, PollLocation
+	account.Waited = []string{"PATCH", "DELETE"}
 	account.Computed = []string{"primaryEndpoints", "primaryLocation", "statusOfPrimary", "creationTime"}
 	account.View = func(r Resource, _ directory.Principal, p map[string]any) {
 		endpoints := map[string]any{}

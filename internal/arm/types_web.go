@@ -22,7 +22,7 @@ func webTypes(n web.Names) []*Type {
 	plan := (&Type{Name: "Microsoft.Web/serverfarms", Made: 200}).
 		named(`^[A-Za-z0-9]([A-Za-z0-9-]{0,58}[A-Za-z0-9])?$`, "1 to 60 letters, digits and hyphens are allowed, beginning and ending with a letter or digit")
 	for _, t := range []*Type{site, slot, plan} {
-		t.Polling = PollBody
+		t.Polling, t.Waited = PollBody, []string{"PATCH", "DELETE"}
 	}
 	return []*Type{site, slot, plan}
 }

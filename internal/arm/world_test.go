@@ -141,7 +141,32 @@ func (w *world) addTenant(tenant string) *caller {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	w.ownsSubscription(tenant, b.Owner)
 	return w.caller(tenant, b.Owner)
+}
+
+// ownsSubscription takes the tenant from its first owner and leaves the
+// subscription: what tests do as the owner should take no more than that.
+func (w *world) ownsSubscription(tenant string, owner resource.ID) {
+	w.t.Helper()
+	b := w.builder(tenant)
+	p, err := b.Principal(w.t.Context(), owner)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ev := audit.Event{Tenant: tenant, At: w.clock(), Action: "test", Target: "/", Outcome: audit.Allowed, Principal: "test"}
+	if err := w.srv.DB.Write(w.t.Context(), &ev, func(tx arm.Tx) error {
+		was, err := tx.SameAssignment("/", roleOwner, p.ID)
+		if err != nil {
+			return err
+		}
+		return tx.DeleteRoleAssignment(was.ID.Key())
+	}); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := b.Assign(w.t.Context(), owner, roleOwner, resource.MustParse(sub)); err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 // builder writes as Innate itself, for what no caller may do.

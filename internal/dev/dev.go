@@ -235,9 +235,6 @@ func (d *dev) fill(ctx context.Context) error {
 	if err := d.once("bootstrap", func() error { _, err := d.srv.Bootstrap(ctx, q); return err }); err != nil {
 		return err
 	}
-	if err := d.once("owner", func() error { return ownAll(ctx, d.srv, d.boot) }); err != nil {
-		return err
-	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { // the signing key takes longest to make
 		_, err := d.srv.Ring.Signer(gctx, d.ids.Tenant)

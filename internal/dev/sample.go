@@ -24,7 +24,6 @@ const (
 	hostName = "dev"
 	owner    = "ops"
 
-	roleOwner          = "8e3af657-a8ff-443c-a75c-2fe8c4bcb635"
 	roleSecretsUser    = "4633458b-17de-408a-b874-0445c86b69e6"
 	roleSecretsOfficer = "b86a8fe4-44ce-4948-aee5-eccb2c155cd7"
 )
@@ -77,13 +76,6 @@ func seed(ctx context.Context, s *server.Server, b server.Bootstrapped) error {
 		}
 	}
 	return nil
-}
-
-// ownAll gives the operator of a laptop the whole tenant: beside the
-// subscription its groups, and the roles at its root.
-func ownAll(ctx context.Context, s *server.Server, b server.Bootstrapped) error {
-	w := &server.Builder{Server: s, Caller: access.SystemCaller(b.Tenant, "bootstrap")}
-	return w.Assign(ctx, b.Owner, roleOwner, resource.Root)
 }
 
 // greet sets the sample's secret, unless somebody has set or deleted it.

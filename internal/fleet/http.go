@@ -154,7 +154,7 @@ var statuses = map[problem.Kind]int{
 	problem.UnknownType: 404, problem.VaultNotFound: 404, problem.PrincipalNotFound: 404, problem.RoleNotFound: 404,
 	problem.IdentityNotFound: 404, problem.Conflict: 409, problem.Exists: 409, problem.AssignmentExists: 409,
 	problem.Immutable: 409, problem.BadIdentity: 400, problem.DeletedRecoverable: 409, problem.Disabled: 403,
-	problem.BadID: 400, problem.BadName: 400, problem.BadFilter: 400, problem.Locked: 409, problem.Interrupted: 503,
+	problem.BadID: 400, problem.BadName: 400, problem.BadFilter: 400, problem.Locked: 409, problem.Interrupted: 409,
 	problem.MoveFailed: 409, problem.PreconditionFailed: 412, problem.UnknownTenant: 404, problem.UnknownClient: 400, problem.BadCredential: 401,
 	problem.NoCredential: 401, problem.UnknownAudience: 400, problem.BadScope: 400, problem.UnsupportedGrant: 400,
 	problem.Throttled: 429, problem.Unavailable: 503, problem.Internal: 500,

@@ -55,8 +55,8 @@ func TestPlacementsThatAreRefused(t *testing.T) {
 		}
 	}
 	w.owner.refused(404, "ResourceNotFound", "GET", id, "")
-	for _, name := range []string{"p.", "-p", strings.Repeat("p", 65)} {
-		w.owner.refused(400, "InvalidRequestContent", "PUT", hosts+"/h1/placements/"+name, props(good))
+	for name, code := range map[string]string{"p.": "InvalidResourceId", "-p": "InvalidResourceName", strings.Repeat("p", 65): "InvalidResourceName"} {
+		w.owner.refused(400, code, "PUT", hosts+"/h1/placements/"+name, props(good))
 	}
 	w.owner.must(201, "PUT", id, props(good))
 	for _, m := range []string{"PUT", "PATCH"} {

@@ -24,6 +24,7 @@ var words = map[problem.Kind]word{
 	problem.BadFilter:            {400, "Request_UnsupportedQuery"},
 	problem.NotSupported:         {400, "Request_UnsupportedQuery"},
 	problem.Locked:               {409, "Request_BadRequest"},
+	problem.MoveFailed:           {409, "Request_BadRequest"},
 	problem.Interrupted:          {409, "Request_BadRequest"},
 	problem.MethodNotAllowed:     {405, "Request_BadRequest"},
 	problem.TooLarge:             {413, "Request_BadRequest"},

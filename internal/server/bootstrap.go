@@ -138,14 +138,14 @@ func (s *Server) Bootstrap(ctx context.Context, q Bootstrap) (Bootstrapped, erro
 	if err := s.ARM.CreateTenant(ctx, b.Caller, t, q.Subscription, q.TenantName); err != nil && !problem.Is(err, problem.Exists) {
 		return out, fmt.Errorf("creating the tenant: %w", err)
 	}
-	sub := out.Group.SubscriptionID()
 	for _, step := range []func() error{
 		func() error { return b.Put(ctx, out.Group, map[string]any{"location": q.Location}) },
 		func() error { return b.Put(ctx, out.Host, map[string]any{}) },
 		func() error {
 			return b.Put(ctx, out.Owner, map[string]any{"location": q.Location, "identity": map[string]any{"type": "SystemAssigned"}})
 		},
-		func() error { return b.Assign(ctx, out.Owner, ownerRole, sub) },
+		// All of the tenant: groups and management groups are nobody's subscription's.
+		func() error { return b.Assign(ctx, out.Owner, ownerRole, resource.Root) },
 		func() error { return b.Place(ctx, out.Host, "run-"+q.Owner, "run", q.Selectors, out.Owner) },
 	} {
 		if err := step(); err != nil {

@@ -42,6 +42,8 @@ func Type(box *seal.Box) *arm.Type {
 		NamePattern: regexp.MustCompile(`^[A-Za-z](-?[A-Za-z0-9]){2,23}$`),
 		NameRule:    nameRule,
 		Unique:      nameKind,
+		Polling:     arm.PollAsync,
+		Waited:      []string{"PATCH", "DELETE"},
 		Computed:    []string{"vaultUri", "tenantId"},
 		Check: func(_ context.Context, _ *arm.Resource, r *arm.Resource) error {
 			return checkVault(*r)
@@ -126,7 +128,7 @@ func member(p map[string]any, name string) string {
 func checkVault(r arm.Resource) error {
 	// The pattern cannot count the hyphens in.
 	if len(r.ID.Name()) > maxName {
-		return problem.Errorf(problem.Invalid, "The name '%s' is not valid for %s: %s.", r.ID.Name(), TypeVault, nameRule)
+		return problem.Errorf(problem.BadName, "The name '%s' is not valid for %s: %s.", r.ID.Name(), TypeVault, nameRule)
 	}
 	var p properties
 	if raw := arm.Document(r.Body).Member("properties"); len(raw) > 0 {

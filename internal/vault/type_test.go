@@ -50,17 +50,17 @@ func TestVaultNames(t *testing.T) {
 		{"A-b-C-9", ""},
 		{strings.Repeat("a", 24), ""},
 		{"a-b-c-d-e-f-g-h-i-j-k-l2", ""},
-		{"ab", problem.Invalid},
-		{strings.Repeat("a", 25), problem.Invalid},
-		{"a-b-c-d-e-f-g-h-i-j-k-l-m", problem.Invalid}, // 25 with its hyphens
-		{"a" + strings.Repeat("-b", 23), problem.Invalid},
-		{"1abc", problem.Invalid},
-		{"-abc", problem.Invalid},
-		{"abc-", problem.Invalid},
-		{"a--b", problem.Invalid},
-		{"a.bc", problem.Invalid}, // would be two labels of a host name
-		{"a_bc", problem.Invalid},
-		{"a bc", problem.Invalid},
+		{"ab", problem.BadName},
+		{strings.Repeat("a", 25), problem.BadName},
+		{"a-b-c-d-e-f-g-h-i-j-k-l-m", problem.BadName}, // 25 with its hyphens
+		{"a" + strings.Repeat("-b", 23), problem.BadName},
+		{"1abc", problem.BadName},
+		{"-abc", problem.BadName},
+		{"abc-", problem.BadName},
+		{"a--b", problem.BadName},
+		{"a.bc", problem.BadName}, // would be two labels of a host name
+		{"a_bc", problem.BadName},
+		{"a bc", problem.BadName},
 		{"DEMO", ""},              // is there: the same vault
 		{"other", problem.Exists}, // is the other tenant's
 		{"OTHER", problem.Exists},

@@ -45,12 +45,12 @@ type manager struct {
 }
 
 var families = map[string]func(ctx context.Context, m *manager) error{
-	"identity": identities, "compute": compute, "web": web, "data": data,
+	"identity": identities, "compute": compute, "web": web, "data": data, "longrunning": longRunning,
 }
 
 func run(ctx context.Context, args []string) error {
 	if len(args) != 1 || families[args[0]] == nil {
-		return errors.New("one of identity, compute, web and data was expected")
+		return errors.New("one of identity, compute, web, data and longrunning was expected")
 	}
 	cred, err := azidentity.NewDefaultAzureCredential(nil)
 	if err != nil {
