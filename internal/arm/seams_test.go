@@ -85,6 +85,9 @@ func TestDenialBelowHolds(t *testing.T) {
 			t.Errorf("%s lists %s", list, r.text)
 		}
 	}
+	if r := who.must(200, "GET", sub+"/tagNames", ""); strings.Contains(r.text, "secret") {
+		t.Errorf("the names of tags are %s", r.text)
+	}
 	who.refused(403, "AuthorizationFailed", "DELETE", vm, "")
 	who.refused(403, "LinkedAuthorizationFailed", "DELETE", g1, "")
 	who.refused(403, "LinkedAuthorizationFailed", "POST", g1+"/moveResources", moveBody(g2, vm))

@@ -39,7 +39,7 @@ func (a *API) TagNames(ctx context.Context, c access.Caller, sub resource.ID) (L
 	if err != nil {
 		return List{}, fmt.Errorf("reading %s: %w", sub, err)
 	}
-	use := tagUse{}
+	use, hidden := tagUse{}, a.denials(c)
 	use.add(self)
 	for after, more := "", true; more; {
 		rows, err := a.Store.Resources(ctx, c.Tenant, sub.Key(), "", Page{After: after, Limit: PageSize})
@@ -47,8 +47,12 @@ func (a *API) TagNames(ctx context.Context, c access.Caller, sub resource.ID) (L
 			return List{}, fmt.Errorf("reading the tags in %s: %w", sub, err)
 		}
 		for _, r := range rows {
-			use.add(r)
 			after = r.ID.Key()
+			if denied, err := hidden.refuse(ctx, r.Type+"/read", r.ID); err != nil {
+				return List{}, err
+			} else if !denied {
+				use.add(r)
+			}
 		}
 		more = len(rows) == PageSize
 	}
