@@ -63,9 +63,10 @@ func (l *loader) run(ctx context.Context, stmts ...string) error {
 }
 
 // counted is the beginning of a statement that has the numbers from from on and
-// before to as c (n): a recursion counts, which both databases can.
+// before to as c (n): a recursion counts, which both databases can. Products of
+// them are larger than 32 bits.
 func counted(from, to int) string {
-	return fmt.Sprintf(`WITH RECURSIVE c (n) AS (SELECT %d UNION ALL SELECT n + 1 FROM c WHERE n + 1 < %d) `, from, to)
+	return fmt.Sprintf(`WITH RECURSIVE c (n) AS (SELECT CAST(%d AS BIGINT) UNION ALL SELECT n + 1 FROM c WHERE n + 1 < %d) `, from, to)
 }
 
 // fill runs the statements that rows returns for each step of n rows, while the

@@ -45,7 +45,7 @@ func BenchmarkLists(b *testing.B) {
 				{"first", func(l *lists) { l.list(b, all, 0) }},
 				{"middle", func(l *lists) { l.list(b, all, l.n/2) }},
 				{"last", func(l *lists) { l.list(b, all, l.n-100) }},
-				{"mixed", func(l *lists) { l.list(b, "/resources?api-version=2021-04-01", l.n/2) }},
+				{"mixed", func(l *lists) { l.list(b, "/resources?api-version=2021-04-01", l.n/2+perGroup/4) }},
 				{"create", func(l *lists) { l.create(b) }},
 			} {
 				b.Run(op.what, func(b *testing.B) {

@@ -261,9 +261,11 @@ func (a *API) page(ctx context.Context, c access.Caller, parent resource.ID, l L
 	after := l.After
 	for seen := 0; seen < scanned; {
 		batch := l.Top - len(out.Value) + 1
-		if !l.Filter.IsZero() || seen > 0 { // what is not shown can be many
+		if !l.Filter.IsZero() {
 			batch = max(batch, PageSize)
 		}
+		// Where some are not shown more of them may follow, or none.
+		batch = max(batch, min(PageSize, 10*(seen-len(out.Value))))
 		rs, err := a.rowsFrom(ctx, c.Tenant, s, Page{After: after, Limit: batch})
 		if err != nil {
 			return out, fmt.Errorf("listing below %s: %w", parent, err)
