@@ -1,16 +1,12 @@
 package bench
 
 import (
-	"context"
-	"database/sql"
+	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
-
-	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx", for the loader
-	_ "modernc.org/sqlite"             // the driver "sqlite", for the loader
 
 	"github.com/innate-id/innate/internal/access"
 	"github.com/innate-id/innate/internal/arm"
@@ -22,114 +18,116 @@ import (
 )
 
 // crowd is a tenant full of other principals' role assignments, five each, at
-// 2000 resource groups, and one identity of interest in the middle of them.
+// 2000 resource groups, and one identity of interest beside them.
 type crowd struct {
-	db   *store.DB
-	load func(stmt string) error
+	dir  *directory.Directory
 	rows int
-	// analyze: the planner's statistics are made after loading.
-	analyze bool
+	next int // of the others, whom to ask for
 }
 
 const (
 	crowdTenant = "cccccccc-0000-4000-8000-00000000000c"
 	crowdMe     = "77777777-7777-4777-8777-777777777777"
 	secretsUser = "4633458b-17de-408a-b874-0445c86b69e6"
+	// crowdPrime is more than there are others: times a number, modulo this,
+	// each has another one, in no order.
+	crowdPrime, crowdFactor = 2_000_003, 48_271
 )
 
 // BenchmarkDecision is a decision about reading a secret, through the real
-// store: what there is of one identity (a role of its own at the vault, two by a
-// group in a group), read in a tenant with ever more role assignments of others.
+// store, in a tenant with ever more role assignments. "one" is always the same
+// identity (a role of its own at the vault, two by a group in a group), whose
+// rows are in memory; "each" is another one of the crowd every time (five roles
+// of its own), whose rows may be anywhere. Sizes are measured in turns.
 // INNATE_BENCH_LARGE=1 adds ten million.
 func BenchmarkDecision(b *testing.B) {
-	sizes := []int{1_000, 100_000}
-	if os.Getenv("INNATE_BENCH_LARGE") != "" {
-		sizes = append(sizes, 10_000_000)
-	}
 	for _, kind := range []string{"sqlite", "postgres"} {
-		for _, n := range sizes {
-			b.Run(fmt.Sprintf("%s/%d", kind, n), func(b *testing.B) { decide(b, newCrowd(b, kind, n)) })
-		}
+		b.Run(kind, func(b *testing.B) {
+			var crowds []*crowd
+			for _, n := range sizes(10_000_000, 1_000, 100_000) {
+				crowds = append(crowds, newCrowd(b, kind, n))
+			}
+			for _, who := range []struct {
+				name string
+				ask  func(*crowd, *testing.B)
+			}{{"one", (*crowd).one}, {"each", (*crowd).each}} {
+				b.Run(who.name, func(b *testing.B) {
+					var sides []*turn
+					for _, c := range crowds {
+						sides = append(sides, &turn{name: strconv.Itoa(c.rows), do: func() { who.ask(c, b) }})
+					}
+					b.ReportAllocs()
+					inTurns(b, time.Microsecond, sides...)
+				})
+			}
+		})
 	}
 }
 
 func newCrowd(b *testing.B, kind string, rows int) *crowd {
 	b.Helper()
-	cfg, driver, dsn := store.Config{Chain: "bench"}, "sqlite", ""
+	cfg := store.Config{Chain: "bench"}
+	where := filepath.Join(b.TempDir(), "innate.db")
 	if kind == "sqlite" {
-		cfg.SQLite = filepath.Join(b.TempDir(), "innate.db")
-		dsn = "file:" + cfg.SQLite + "?_pragma=busy_timeout(60000)&_pragma=synchronous(OFF)"
+		cfg.SQLite = where
 	} else {
 		cfg.Postgres = testkit.Postgres(b)
-		driver, dsn = "pgx", cfg.Postgres
+		where = cfg.Postgres
 	}
+	begin := time.Now()
+	if err := fillCrowd(b, cfg, newLoader(b, kind, where), rows); err != nil {
+		b.Fatal(err)
+	}
+	b.Logf("%d role assignments loaded in %v", rows, time.Since(begin).Round(time.Millisecond))
 	db, err := store.Open(b.Context(), cfg)
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = db.Close() })
-	pool, err := sql.Open(driver, dsn)
-	if err != nil {
+	if err := db.Write(b.Context(), crowdEvent(), me); err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { _ = pool.Close() })
-	c := &crowd{db: db, rows: rows, analyze: kind == "postgres", load: func(stmt string) error {
-		_, err := pool.ExecContext(b.Context(), stmt)
-		return err
-	}}
-	if err := c.fill(b.Context()); err != nil {
-		b.Fatal(err)
-	}
-	return c
+	return &crowd{dir: &directory.Directory{Store: db, Now: time.Now}, rows: rows}
 }
 
-// fill makes the identity of interest by the store's own writes, and the crowd
-// by statements that make their rows themselves, half a million in each.
-func (c *crowd) fill(ctx context.Context) error {
-	ev := &audit.Event{Tenant: crowdTenant, Action: "bench", Target: "/", Outcome: audit.Allowed, Principal: "bench"}
-	err := c.db.Write(ctx, ev, func(tx arm.Tx) error {
+func crowdEvent() *audit.Event {
+	return &audit.Event{Tenant: crowdTenant, Action: "bench", Target: "/", Outcome: audit.Allowed, Principal: "bench"}
+}
+
+// fillCrowd makes the tenant, and the crowd while nobody else has the database.
+func fillCrowd(b *testing.B, cfg store.Config, l *loader, rows int) error {
+	db, err := store.Open(b.Context(), cfg)
+	if err != nil {
+		return err
+	}
+	err = db.Write(b.Context(), crowdEvent(), func(tx arm.Tx) error {
 		return tx.CreateTenant(directory.Tenant{ID: crowdTenant, Name: "crowd", Created: time.Now()})
 	})
-	if err != nil {
+	if err := errors.Join(err, db.Close()); err != nil {
 		return err
 	}
-	const step = 500_000
-	for from := 0; from < c.rows; from += step {
-		if err := c.load(crowdRows(from, min(from+step, c.rows))); err != nil {
-			return fmt.Errorf("loading from row %d: %w", from, err)
-		}
-	}
-	// What a server of PostgreSQL does by itself in time. The store never asks
-	// SQLite for it; there it would have every statement planned at each run.
-	if c.analyze {
-		if err := c.load("ANALYZE"); err != nil {
-			return err
-		}
-	}
-	return c.db.Write(ctx, ev, me)
+	return errors.Join(l.fill(b.Context(), rows, []string{"assignment"}, crowdRows), l.pool.Close())
 }
 
-// crowdRows is one statement that inserts the rows from up to to: a recursion
-// counts, which both databases can.
-func crowdRows(from, to int) string {
-	pad := func(n string) string {
-		return fmt.Sprintf(`CAST(10000000 + %s AS TEXT) || '-0000-4000-8000-000000000000'`, n)
-	}
-	scope := `'/subscriptions/51515151-0000-4000-8000-000000000005/resourcegroups/g' || CAST(n % 2000 AS TEXT)`
-	id := scope + ` || '/providers/microsoft.authorization/roleassignments/' || ` + pad("n")
-	return fmt.Sprintf(`
-		WITH RECURSIVE c (n) AS (SELECT %d UNION ALL SELECT n + 1 FROM c WHERE n + 1 < %d)
+// crowdRows makes the assignments from from on and before to, in the order of
+// their keys.
+func crowdRows(from, to int) []string {
+	number := func(n string) string { return "CAST(" + n + " AS TEXT)" }
+	scope := `'/subscriptions/s/resourcegroups/g' || ` + number("n % 2000")
+	id := `'/providers/microsoft.authorization/roleassignments/' || ` + number("100000000 + n")
+	who := number(fmt.Sprintf("10000000 + n / 5 * %d %% %d", crowdFactor, crowdPrime)) + ` || '-0000-4000-8000-000000000000'`
+	return []string{counted(from, to) + fmt.Sprintf(`
 		INSERT INTO assignment (tenant, key, id, role, principal, principal_type, scope, scope_key, description,
 			condition, condition_version, created_ms, updated_ms, created_by, updated_by)
-		SELECT '%s', %s, %s, '%s', %s, 'ServicePrincipal', %s, %s, '', '', '', 0, 0, 'bench', 'bench' FROM c`,
-		from, to, crowdTenant, id, id, secretsUser, pad("n / 5"), scope, scope)
+		SELECT '%s', %s, %s, '%s', %s, 'ServicePrincipal', %s, %s, '', '', '', 0, 0, '', '' FROM c`,
+		crowdTenant, id, id, secretsUser, who, scope, scope)}
 }
 
 // me is the identity of interest and what it has.
 func me(tx arm.Tx) error {
 	now := time.Now()
-	vault := resource.MustParse("/subscriptions/51515151-0000-4000-8000-000000000005/resourceGroups/g7/providers/Microsoft.KeyVault/vaults/kv")
-	machine := resource.MustParse("/subscriptions/51515151-0000-4000-8000-000000000005/resourceGroups/g7/providers/Microsoft.Compute/virtualMachines/vm")
+	vault := resource.MustParse("/subscriptions/s/resourceGroups/g7/providers/Microsoft.KeyVault/vaults/kv")
+	machine := resource.MustParse("/subscriptions/s/resourceGroups/g7/providers/Microsoft.Compute/virtualMachines/vm")
 	p := directory.NewPrincipal(crowdTenant, directory.ManagedIdentity, machine, true, now)
 	p.ID = crowdMe
 	if err := tx.PutPrincipal(p); err != nil {
@@ -159,21 +157,22 @@ func me(tx arm.Tx) error {
 	return nil
 }
 
-func decide(b *testing.B, c *crowd) {
-	d := &directory.Directory{Store: c.db, Now: time.Now}
-	caller := access.Caller{Tenant: crowdTenant, Principal: crowdMe}
-	op := access.Operation{
+// ask has the decision made and wants it to be a yes.
+func (c *crowd) ask(b *testing.B, principal, group string) {
+	got, err := c.dir.Authorize(b.Context(), access.Caller{Tenant: crowdTenant, Principal: principal}, access.Operation{
 		Action: "Microsoft.KeyVault/vaults/secrets/getSecret/action", Data: true,
-		Scope: resource.MustParse("/subscriptions/51515151-0000-4000-8000-000000000005/resourceGroups/g7/providers/Microsoft.KeyVault/vaults/kv/secrets/db"),
+		Scope: resource.MustParse("/subscriptions/s/resourceGroups/" + group + "/providers/Microsoft.KeyVault/vaults/kv/secrets/db"),
+	})
+	if err != nil || !got.Allowed {
+		b.Fatalf("Authorize(%s at %s) = %v, %v", principal, group, got, err)
 	}
-	ask := func() {
-		if got, err := d.Authorize(b.Context(), caller, op); err != nil || !got.Allowed {
-			b.Fatalf("Authorize = %v, %v", got, err)
-		}
-	}
-	ask() // the statement is prepared
-	b.ReportAllocs()
-	for b.Loop() {
-		ask()
-	}
+}
+
+func (c *crowd) one(b *testing.B) { c.ask(b, crowdMe, "g7") }
+
+func (c *crowd) each(b *testing.B) {
+	others := c.rows / 5
+	i := c.next % others
+	c.next += others*5/8 + 1 // far from the one before
+	c.ask(b, fmt.Sprintf("%08d-0000-4000-8000-000000000000", 10_000_000+i*crowdFactor%crowdPrime), fmt.Sprintf("g%d", i*5%2000))
 }

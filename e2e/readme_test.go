@@ -30,6 +30,7 @@ var printed = map[string]string{
 	"refused":      "vm2 has no managed identity",
 	"audit":        "Microsoft.KeyVault/vaults/secrets/getSecret on Microsoft.KeyVault/vaults/demo/secrets/greeting",
 	"grant":        greeting,
+	"who-can":      `role "Key Vault Secrets User" at `,
 	"rules":        "no caller rule of the resource allows it",
 	"exec":         "the greeting is ***",
 }

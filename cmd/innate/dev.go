@@ -15,7 +15,7 @@ func devCommand(f *flags) *cobra.Command {
 
 The sample: virtual machine vm1, whose identity may read the secrets of the vault demo; vm2, which has no
 identity; function app app1, whose own identity may not read them but whose user-assigned identity "shared"
-may; and ops, a build agent whose identity owns the subscription.
+may; and ops, a build agent whose identity owns the tenant.
 
 It prints what to try and, when everything is up, a line that begins with "ready".`,
 		Args: noArgs,

@@ -88,7 +88,7 @@ type bootstrapped struct {
 	SubscriptionID string `json:"subscriptionId"`
 	ResourceGroup  string `json:"resourceGroup"`
 	// Host and Owner are the resource IDs of the first machine and of the
-	// build agent that owns the subscription.
+	// build agent that owns the tenant.
 	Host  string `json:"host"`
 	Owner string `json:"owner"`
 	// EnrolmentToken enrols the host once; absent with --token-file.
@@ -105,7 +105,7 @@ func bootstrapCommand(config *string) *cobra.Command {
 		Use:   "bootstrap --host NAME",
 		Short: "Begin an installation: root key, tenant, first host, owner",
 		Long: `Begin an installation. It makes, where missing, the root key, a tenant with a subscription, a first host, and a
-build agent "ops" on that host whose identity owns the subscription; and it makes a one-time token that enrols the
+build agent "ops" on that host whose identity owns the tenant; and it makes a one-time token that enrols the
 host. From there everything is done with roles, by programs run as ops on that host:
 
   innate run --agent-socket /run/innate/agent.sock OWNER-ID -- COMMAND

@@ -185,7 +185,7 @@ type API struct {
 	// FollowLife is how long one answer follows the record; zero means an hour.
 	FollowLife time.Duration
 	// Patience is how long a client waits before an operation goes on without
-	// it; zero means five seconds.
+	// it; zero means 20 seconds.
 	Patience time.Duration
 	// Log hears of what nobody waits for; nil discards.
 	Log *slog.Logger

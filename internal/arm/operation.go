@@ -81,7 +81,7 @@ const (
 
 const (
 	// patience is how long a client waits before an operation goes on without it.
-	patience = 5 * time.Second
+	patience = 20 * time.Second
 	// leaseLife is how long an operation counts as run after it was last said.
 	leaseLife = 2 * time.Minute
 	// manyBelow is how many resources a delete may take with it before it does

@@ -150,12 +150,16 @@ func (a *API) useless(ctx context.Context, tenant string, scope resource.ID, typ
 	if err != nil {
 		return nil, "", fmt.Errorf("listing below %s: %w", scope, err)
 	}
+	var bound []string
 	for _, r := range rs {
-		have, err := a.Store.Identities(ctx, tenant, r.BoundTo.Key())
-		if err != nil {
-			return nil, "", fmt.Errorf("reading the identities of %s: %w", r.BoundTo, err)
-		}
-		if why := t.Useless(r, have); why != "" {
+		bound = append(bound, r.BoundTo.Key())
+	}
+	have, err := a.Store.Holdings(ctx, tenant, bound)
+	if err != nil {
+		return nil, "", fmt.Errorf("reading the identities of what rows are bound to: %w", err)
+	}
+	for _, r := range rs {
+		if why := t.Useless(r, have[r.BoundTo.Key()].Identities); why != "" {
 			out = append(out, Orphan{Kind: orphanRule, ID: r.ID.String(), Reason: why})
 		}
 	}

@@ -75,6 +75,16 @@ type Page struct {
 	Limit int
 }
 
+// Holding is who belongs to a resource.
+type Holding struct {
+	// Own is the principal that belongs to it, and is as in [Store.PrincipalOf]:
+	// what the resource itself is, or its system-assigned identity. The zero
+	// Principal is none.
+	Own directory.Principal
+	// Identities are as in [Store.Identities].
+	Identities []directory.Principal
+}
+
 // Store is what the management API needs of the database. *store.DB
 // implements it.
 type Store interface {
@@ -91,6 +101,9 @@ type Store interface {
 	// PrincipalOf returns the principal that belongs to the resource;
 	// [problem.NotFound] if none.
 	PrincipalOf(ctx context.Context, tenant, resourceKey string) (directory.Principal, error)
+	// Holdings is PrincipalOf and Identities of many resources at once, by key;
+	// who has neither is left out.
+	Holdings(ctx context.Context, tenant string, resourceKeys []string) (map[string]Holding, error)
 	// AttachedTo lists the resources that a user-assigned identity is
 	// attached to, by key.
 	AttachedTo(ctx context.Context, tenant, identityKey string) ([]resource.ID, error)

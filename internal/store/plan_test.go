@@ -22,6 +22,8 @@ func TestQueriesGoByTheirIndex(t *testing.T) {
 		want []string
 	}{
 		{getIdentities, 2, []string{"SEARCH a USING COVERING INDEX sqlite_autoindex_attachment_1 (tenant=? AND resource_key=?)", "principal_resource (tenant=? AND resource_key=?)"}},
+		{principalsOfSome, 1 + holdingsMost, []string{"principal_resource (tenant=? AND resource_key=?)"}},
+		{identitiesOfSome, 1 + holdingsMost, []string{"SEARCH a USING COVERING INDEX sqlite_autoindex_attachment_1 (tenant=? AND resource_key=?)", "principal_resource (tenant=? AND resource_key=?)"}},
 		{getSystemIdentity, 2, []string{"principal_resource (tenant=? AND resource_key=?)"}},
 		{getPrincipalOf, 2, []string{"principal_resource (tenant=? AND resource_key=?)"}},
 		{getPrincipalOfClient, 2, []string{"principal_client (tenant=? AND client=?)"}},

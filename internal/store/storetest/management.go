@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -28,6 +29,7 @@ func management() []test {
 		{"Principals", principals},
 		{"PrincipalsByClientID", principalOfClient},
 		{"IdentitiesInOrder", identitiesInOrder},
+		{"HoldingsAreWhatEachHas", holdingsAreWhatEachHas},
 		{"NamesAreUniqueInTheInstallation", uniqueNames},
 		{"AudiencesBelongToOneApplication", audiences},
 		{"ErrorInWriteUndoesEverything", writeUndone},
@@ -345,6 +347,49 @@ func identitiesInOrder(t *testing.T, f *fixture) {
 		same(t, "AttachedTo after Detach", at, []resource.ID{id(vm2)})
 		return err
 	})
+}
+
+// holdingsAreWhatEachHas holds the reading of many to that of each, with more
+// keys than one statement takes.
+func holdingsAreWhatEachHas(t *testing.T, f *fixture) {
+	ctx := t.Context()
+	f.createTenant(other)
+	names := []string{"", machine("G", "none"), identity("B"), identity("a")}
+	f.write(func(tx arm.Tx) error {
+		err := errors.Join(tx.PutPrincipal(principalOf("oid-b", identity("B"), false)), tx.PutPrincipal(principalOf("oid-a", identity("a"), false)))
+		for i := range 300 {
+			vm := machine("G", fmt.Sprintf("Vm%d", i))
+			names = append(names, vm)
+			if i%2 == 0 {
+				err = errors.Join(err, tx.PutPrincipal(principalOf(fmt.Sprintf("oid-%d", i), vm, true)))
+			}
+			if i%3 == 0 {
+				err = errors.Join(err, tx.Attach(vm, identity("B")), tx.Attach(vm, identity("a")), tx.Attach(vm, identity("gone")))
+			}
+		}
+		return err
+	})
+	asked := []string{upper(names[4]), names[5]} // as spelt otherwise, and twice
+	asked = append(asked, names...)
+	all, err := f.db.Holdings(ctx, tenant, asked)
+	must(t, err)
+	for _, n := range names {
+		key := strings.ToLower(n)
+		want, err := f.db.Identities(ctx, tenant, key)
+		must(t, err)
+		same(t, "identities of "+key, all[key].Identities, want)
+		own, err := f.db.PrincipalOf(ctx, tenant, key)
+		if !problem.Is(err, problem.NotFound) {
+			must(t, err)
+		}
+		same(t, "principal of "+key, all[key].Own, own)
+	}
+	same(t, "those with somebody", len(all), 2+200) // half of the machines and a third, not twice
+	for who, keys := range map[string][]string{other: asked, tenant: nil} {
+		none, err := f.db.Holdings(ctx, who, keys)
+		must(t, err)
+		same(t, "of another tenant, or of none", len(none), 0)
+	}
 }
 
 func oids(ps []directory.Principal) []string {
