@@ -23,7 +23,7 @@ resources, and what role assignments it has stays when they go. It is named by i
 sample, or by its resource ID.`,
 		Example: "  innate identity create shop\n  innate identity attach shop app1\n  innate identity resources shop",
 	}
-	c.AddCommand(identityCreate(f), identityList(f), identityShow(f), identityDelete(f), identityAttach(f), identityDetach(f), identityResources(f))
+	c.AddCommand(identityCreate(f), identityList(f), identityShow(f), identityDelete(f), identityDeleted(f), identityRecover(f), identityAttach(f), identityDetach(f), identityResources(f))
 	return group(c)
 }
 

@@ -58,8 +58,12 @@ type node[T any] struct {
 
 // armPath is the path of a resource, or of one of its actions, in the management API.
 func armPath(id resource.ID, action ...string) string {
-	u := url.URL{Path: strings.Join(append([]string{id.String()}, action...), "/")}
-	return u.EscapedPath() + "?api-version=" + apiVersion
+	return armURL(strings.Join(append([]string{id.String()}, action...), "/"))
+}
+
+// armURL is a path in the management API that is no resource ID.
+func armURL(path string) string {
+	return (&url.URL{Path: path}).EscapedPath() + "?api-version=" + apiVersion
 }
 
 // list reads a collection page by page. Each item is T, or raw JSON.
