@@ -15,8 +15,10 @@ import (
 // hold makes each write of the API wait; release lets all of them go on.
 func (w *world) hold() (release func()) {
 	gate := make(chan struct{})
-	w.srv.ARM.Store = between{w.srv.DB, func() { <-gate }}
-	return func() { close(gate); w.srv.ARM.Store = w.srv.DB }
+	if w.gate.Swap(&gate) == nil { // later, operations under way read the field
+		w.srv.ARM.Store = between{w.srv.DB, func() { <-*w.gate.Load() }}
+	}
+	return func() { close(gate) }
 }
 
 // poll asks until the answer has the status or is refused.

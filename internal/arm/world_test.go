@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -58,6 +59,9 @@ type world struct {
 	http  *http.Client
 	owner *caller
 	tops  *caller // made by root
+
+	// gate is what writes wait for; see hold.
+	gate atomic.Pointer[chan struct{}]
 
 	mu  sync.Mutex
 	now time.Time
