@@ -187,6 +187,9 @@ type API struct {
 	// Patience is how long a client waits before an operation goes on without
 	// it; zero means 20 seconds.
 	Patience time.Duration
+	// Many is how many resources a delete may take with it before its client is
+	// not made to wait; zero means 500.
+	Many int
 	// Log hears of what nobody waits for; nil discards.
 	Log *slog.Logger
 }

@@ -313,10 +313,11 @@ func (a *API) takesLong(ctx context.Context, tenant string, id resource.ID) erro
 	if n == nil || n.style == PollNever || n.async.Load() {
 		return nil
 	}
-	rs, err := a.Store.Resources(ctx, tenant, id.Key(), "", Page{Limit: manyBelow + 1})
+	many := cmp.Or(a.Many, manyBelow)
+	rs, err := a.Store.Resources(ctx, tenant, id.Key(), "", Page{Limit: many + 1})
 	if err != nil {
 		return fmt.Errorf("counting what is below %s: %w", id, err)
 	}
-	n.async.Store(len(rs) > manyBelow)
+	n.async.Store(len(rs) > many)
 	return nil
 }

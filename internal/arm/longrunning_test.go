@@ -165,9 +165,10 @@ func TestOperationThatTakesTooLongGoesOnByItself(t *testing.T) {
 func TestDeleteOfManyDoesNotMakeItsClientWait(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
+	w.srv.ARM.Many = 50
 	ev := audit.Event{Tenant: tenantA, At: start, Action: "test", Target: "/", Outcome: audit.Allowed}
 	err := w.srv.DB.Write(t.Context(), &ev, func(tx arm.Tx) error {
-		for range 600 {
+		for range 60 {
 			r := arm.Resource{Tenant: tenantA, ID: resource.MustParse(vms + "/" + uuid.NewString()), Type: "Microsoft.Compute/virtualMachines", Body: arm.Document{}}
 			if err := tx.PutResource(r); err != nil {
 				return err
