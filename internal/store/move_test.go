@@ -10,19 +10,25 @@ import (
 // leftAlone are the columns that name a resource, or could, and that a move leaves
 // alone or takes along in another way, with the reason.
 var leftAlone = map[string]string{
-	"resource.key":              "moved by copying the row: secrets refer to it",
-	"resource.type_key":         "is a type",
-	"secret.vault_key":          "moved by copying the row",
-	"secret_version.vault_key":  "moved by copying the row",
-	"secret.name_key":           "is a secret's name",
-	"secret_version.name_key":   "is a secret's name",
-	"api.audience_key":          "is an audience",
-	"moved.old_key":             "says where something was",
-	"deleted_identity.key":      "says where something was",
-	"deleted_identity.name_key": "is a name",
-	"role_definition.name_key":  "is a role's name",
-	"directory_group.name_key":  "is a group's name",
-	"change.key":                "says what happened",
+	"resource.key":                  "moved by copying the row: secrets refer to it",
+	"resource.type_key":             "is a type",
+	"secret.vault_key":              "moved by copying the row",
+	"secret_version.vault_key":      "moved by copying the row",
+	"secret.name_key":               "is a secret's name",
+	"secret_version.name_key":       "is a secret's name",
+	"api.audience_key":              "is an audience",
+	"moved.old_key":                 "says where something was",
+	"deleted_identity.key":          "says where something was",
+	"deleted_identity.name_key":     "is a name",
+	"role_definition.name_key":      "is a role's name",
+	"directory_group.name_key":      "is a group's name",
+	"change.key":                    "says what happened",
+	"federated_credential.name_key": "is a credential's name; whose it is, its principal says",
+	"operation.target_key":          "says what an operation was done to",
+	"management_tree.key":           "is a subscription's or a management group's, which no move takes elsewhere",
+	"management_tree.parent_key":    "is a management group's",
+	"unregistered.subscription_key": "is a subscription's",
+	"unregistered.namespace_key":    "is a namespace",
 }
 
 // TestMoveKnowsEveryColumn fails when a table gets a column that names a
