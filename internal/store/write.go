@@ -156,7 +156,7 @@ func (t *writeTx) putChanges() error {
 
 // maxTries bounds how often a transaction is run again when the database undid
 // it because of another one.
-const maxTries = 10
+const maxTries = 40
 
 // retry runs f until it ends otherwise than by another transaction's fault.
 func retry(ctx context.Context, f func() error) error {
