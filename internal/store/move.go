@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -175,10 +174,6 @@ func (t *writeTx) keepMoved(r renaming, at time.Time) error {
 	return nil
 }
 
-// errAnother says that another transaction added a secret to a vault while it
-// was being moved; the move is run again.
-var errAnother = errors.New("a secret was added to a vault while it was being moved")
-
 // Secrets refer to their vault's row, and their versions to theirs. So the new
 // rows are made before the old ones go.
 var (
@@ -193,10 +188,12 @@ var (
 	holdSecrets = `UPDATE secret SET latest = latest WHERE ` + column{key: "vault_key"}.within() + ` RETURNING vault_key, name_key`
 
 	dropResources = `DELETE FROM resource WHERE ` + column{key: "key"}.within()
+
+	// holdResources is PostgreSQL's own, see [postgres.hold].
+	holdResources = `SELECT 1 FROM resource WHERE ` + column{key: "key"}.within() + ` FOR UPDATE`
 )
 
-// Each secret goes by itself, once it is locked: one that others add meanwhile
-// must stay where it is, to be found by the reference that then does not hold.
+// Each secret goes by itself, once it is locked.
 const (
 	copySecret = `
 	INSERT INTO secret (tenant, vault_key, name_key, name, latest, deleted_ms, purge_ms)
@@ -212,6 +209,9 @@ const (
 )
 
 func (t *writeTx) moveResources(r renaming) error {
+	if err := t.postgres.hold(t.ctx, t.q, holdResources, r.scope()...); err != nil {
+		return fmt.Errorf("locking %s: %w", r.key, err)
+	}
 	if _, err := t.exec(copyResources, append(r.scope(), r.rest, r.toKey, r.to, t.revision)...); err != nil {
 		return fmt.Errorf("moving %s: %w", r.key, err)
 	}
@@ -233,11 +233,7 @@ func (t *writeTx) moveResources(r renaming) error {
 			return fmt.Errorf("moving a secret of %s: %w", n.vaultKey, err)
 		}
 	}
-	_, err = t.exec(dropResources, r.scope()...)
-	if dangling(err) {
-		return fmt.Errorf("moving %s: %w (%w)", r.key, errAnother, err)
-	}
-	if err != nil {
+	if _, err = t.exec(dropResources, r.scope()...); err != nil {
 		return fmt.Errorf("moving %s: %w", r.key, err)
 	}
 	return nil

@@ -127,6 +127,17 @@ func (p *postgres) notify(ctx context.Context, q querier, what string) error {
 	return nil
 }
 
+// hold keeps rows for this transaction: whoever would add a row that refers to
+// one of them waits for its end, and one who was before is waited for. Nothing
+// that both databases know does that; on SQLite there is one writer at a time.
+func (p *postgres) hold(ctx context.Context, q querier, stmt string, args ...any) error {
+	if p == nil {
+		return nil
+	}
+	_, err := many(ctx, q, scanned[int], stmt, args...)
+	return err
+}
+
 // herald has tell say that there was a group commit.
 func (p *postgres) herald() {
 	if p == nil || !p.notifies {

@@ -120,7 +120,7 @@ func explain(ctx context.Context, err error) error {
 // retryable reports whether the transaction that met err can be run again:
 // the database undid it because of another one.
 func retryable(err error) bool {
-	if errors.Is(err, errForked) || errors.Is(err, errAnother) {
+	if errors.Is(err, errForked) {
 		return true
 	}
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {

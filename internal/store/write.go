@@ -53,7 +53,7 @@ func (db *DB) writeOnce(ctx context.Context, ev *audit.Event, fn func(*writeTx) 
 		return fmt.Errorf("beginning a write: %w", explain(ctx, err))
 	}
 	defer func() { _ = tx.Rollback() }() // nothing to do after a commit
-	w := &writeTx{ctx: ctx, q: tx, tenant: ev.Tenant, changes: map[arm.Change]bool{}}
+	w := &writeTx{ctx: ctx, q: tx, postgres: db.postgres, tenant: ev.Tenant, changes: map[arm.Change]bool{}}
 	if err := w.begin(); err != nil {
 		return fmt.Errorf("taking the revision of tenant %q: %w", w.tenant, err)
 	}
@@ -86,9 +86,11 @@ func (db *DB) writeOnce(ctx context.Context, ev *audit.Event, fn func(*writeTx) 
 // writeTx is a management write under way; it is the [arm.Tx]. Its methods are
 // in the files of what they write.
 type writeTx struct {
-	ctx    context.Context
-	q      querier
-	tenant string
+	ctx context.Context
+	q   querier
+	// postgres is nil on SQLite, where a write is the only one there is.
+	postgres *postgres
+	tenant   string
 	// exists is false until CreateTenant, when the tenant has no row yet.
 	exists   bool
 	revision int64
@@ -156,7 +158,7 @@ func (t *writeTx) putChanges() error {
 
 // maxTries bounds how often a transaction is run again when the database undid
 // it because of another one.
-const maxTries = 40
+const maxTries = 10
 
 // retry runs f until it ends otherwise than by another transaction's fault.
 func retry(ctx context.Context, f func() error) error {
