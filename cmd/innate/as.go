@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -41,6 +42,9 @@ func actAs(ctx context.Context, f *flags, name, fallback, clientID string) (*act
 	}
 	within := os.Getenv("IDENTITY_ENDPOINT") != "" || os.Getenv("AZURE_POD_IDENTITY_AUTHORITY_HOST") != "" || os.Getenv(workloadVariable) != ""
 	if name == "" && within {
+		if in == nil {
+			a.in = elsewhere()
+		}
 		return a, nil
 	}
 	if name == "" {
@@ -55,6 +59,27 @@ func actAs(ctx context.Context, f *flags, name, fallback, clientID string) (*act
 	}
 	a.id.Endpoint, a.id.Header, a.release = w.start.Endpoint, w.start.Header, w.release
 	return a, nil
+}
+
+// elsewhere is an installation that is not this laptop's, as the variables say
+// that the SDKs read too; nil where they say nothing. It has no sample: what is
+// not in its first group is named by its resource ID.
+func elsewhere() *dev.Instance {
+	domain, ok := strings.CutPrefix(strings.TrimSuffix(os.Getenv("AZURE_AUTHORITY_HOST"), "/"), "https://login.")
+	sub := os.Getenv("AZURE_SUBSCRIPTION_ID")
+	if !ok || sub == "" {
+		return nil
+	}
+	group := cmp.Or(os.Getenv("INNATE_RESOURCE_GROUP"), "innate")
+	machine, err := os.Hostname()
+	if err != nil {
+		machine = "localhost" // whoever means this machine then says which host it is
+	}
+	machine, _, _ = strings.Cut(machine, ".")
+	return &dev.Instance{
+		SubscriptionID: sub, ResourceGroup: group, Host: "/subscriptions/" + sub + "/resourceGroups/" + group + "/providers/Innate.Fleet/hosts/" + machine,
+		Endpoints: dev.Endpoints{Login: "https://login." + domain, Management: "https://management." + domain},
+	}
 }
 
 // find finds the running instance and calls its APIs from then on. Without one

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -48,7 +47,7 @@ management API, and so needs the right to (ops has it).`,
 			}
 			defer a.release()
 			if a.in == nil {
-				return errors.New("innate dev is not running here")
+				return errNowhere
 			}
 			out := &printer{w: c.OutOrStdout(), asJSON: asJSON, terminal: isTerminal(c.OutOrStdout()), keep: keepLines}
 			err = a.tail(c.Context(), out, time.Now().Add(-since), !noFollow)

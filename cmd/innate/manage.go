@@ -36,6 +36,9 @@ func (m *managing) bind(c *cobra.Command, prints bool) *cobra.Command {
 	return c
 }
 
+var errNowhere = errors.New("innate dev is not running here, and nothing else says where the management API is: " +
+	"on a host of an installation, set AZURE_AUTHORITY_HOST (https://login.DOMAIN) and AZURE_SUBSCRIPTION_ID, and SSL_CERT_FILE if it has an authority of its own")
+
 // open acts as --as says. The caller releases what it returns.
 func (m *managing) open(c *cobra.Command) (*acting, error) {
 	a, err := actAs(c.Context(), m.flags, m.as, "ops", "")
@@ -44,7 +47,7 @@ func (m *managing) open(c *cobra.Command) (*acting, error) {
 	}
 	if a.in == nil {
 		a.release()
-		return nil, errors.New("innate dev is not running here, and nothing else says where the management API is")
+		return nil, errNowhere
 	}
 	return a, nil
 }

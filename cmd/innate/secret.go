@@ -78,7 +78,7 @@ func (a *acting) vault(name string) (*client.Vault, error) {
 
 // hint adds to an error about a vault that is not there which ones are.
 func (a *acting) hint(err error) error {
-	if e, ok := errors.AsType[*client.Error](err); !ok || e.Code != "VaultNotFound" || a.in == nil {
+	if e, ok := errors.AsType[*client.Error](err); !ok || e.Code != "VaultNotFound" || a.in == nil || len(a.in.Vaults) == 0 {
 		return err
 	}
 	return fmt.Errorf("%w; the running instance began with: %s", err, strings.Join(slices.Sorted(maps.Keys(a.in.Vaults)), ", "))

@@ -63,6 +63,8 @@ type plant struct {
 	tamper func()
 	// proxy plays the DNS of the installation's network.
 	proxy *httptest.Server
+	// env are more variables of the commands that it runs.
+	env []string
 }
 
 // change changes the third batch of the management chain.
@@ -161,6 +163,7 @@ func (p *plant) run(stdin, name string, args ...string) (stdout string, err erro
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	cmd.Env = append(os.Environ(), "HTTPS_PROXY="+p.proxy.URL, "NO_PROXY=127.0.0.1", "SSL_CERT_FILE="+filepath.Join(p.dir, "ca.pem"),
 		"INNATE_DATA="+filepath.Join(p.dir, "no-dev-here"), "PATH="+p.bin+":"+os.Getenv("PATH"))
+	cmd.Env = append(cmd.Env, p.env...)
 	if err := cmd.Run(); err != nil {
 		return out.String(), fmt.Errorf("%w: %s", err, errs.String())
 	}
@@ -208,6 +211,7 @@ func (p *plant) story(database string) {
 	stopAgent := p.agent(tokenFile)
 
 	vault, vm1, vm2 := p.furnish()
+	p.managed(vm1, vm2)
 	if got := p.must(p.as(vm1, "", "secret", "get", vault+"/greeting")); got != "hello" {
 		t.Errorf("vm1 read %q, want hello", got)
 	}
@@ -219,6 +223,38 @@ func (p *plant) story(database string) {
 	stopAgent()
 	stopServer()
 	p.verified(config)
+}
+
+// managed: the commands of a laptop work on a host too, which says by the
+// variables that SDKs read where its installation is.
+func (p *plant) managed(vm1, vm2 string) {
+	p.t.Helper()
+	if _, err := p.as(p.boot.Owner, "", "host", "list"); err == nil || !strings.Contains(err.Error(), "AZURE_AUTHORITY_HOST") {
+		p.t.Errorf("host list without an address = %v, want what to set", err)
+	}
+	p.env = []string{"AZURE_AUTHORITY_HOST=https://login." + domain + ":" + p.port(), "AZURE_SUBSCRIPTION_ID=" + p.boot.SubscriptionID}
+	defer func() { p.env = nil }()
+	ops := func(args ...string) string {
+		p.t.Helper()
+		return p.must(p.as(p.boot.Owner, "", args...))
+	}
+	ops("host", "create", "web7")
+	token := filepath.Join(p.dir, "web7.token")
+	ops("host", "enrol-token", "web7", "--file", token)
+	if text, err := os.ReadFile(token); err != nil || len(text) < 20 {
+		p.t.Errorf("enrolment token of web7: %d bytes, %v", len(text), err)
+	}
+	ops("placement", "create", "shop", "--host", "web7", "--door", "host", "--resource", vm2, "--selector", "systemd:id:shop.service")
+	ops("rule", "create", vm2, "shop", "--selector", "systemd:id:shop.service", "--mode", "audit")
+	ops("group", "create", "readers")
+	ops("group", "add", "readers", vm1)
+	ops("role", "assign", "Reader", "readers")
+	if out := ops("access", "check", vm1, "Microsoft.Compute/virtualMachines/read", vm2); !strings.Contains(out, "allowed") || !strings.Contains(out, "readers") {
+		p.t.Errorf("access check says %q", out)
+	}
+	if out := ops("host", "list"); !strings.Contains(out, "web7") {
+		p.t.Errorf("host list says %q", out)
+	}
 }
 
 // verified: the record is whole, and with one letter of it changed it is not.

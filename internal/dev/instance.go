@@ -153,6 +153,9 @@ func (in Instance) Resolve(name string) (id string, err error) {
 	for n := range in.Resources {
 		have = append(have, n)
 	}
+	if len(have) == 0 {
+		return "", fmt.Errorf("%q is no resource ID, /subscriptions/...", name)
+	}
 	sort.Strings(have)
 	return "", fmt.Errorf("there is no sample resource %q; there are: %s (or give a resource ID, /subscriptions/...)", name, strings.Join(have, ", "))
 }
