@@ -160,10 +160,7 @@ func (a *API) Activity(ctx context.Context, c access.Caller, sub resource.ID, f 
 			out.Next = base64.RawURLEncoding.EncodeToString(heads)
 		}
 	}
-	if err := a.Store.Record(ctx, ev); err != nil {
-		return List{}, fmt.Errorf("recording a read: %w", err)
-	}
-	return out, nil
+	return out, a.read(ctx, ev)
 }
 
 // managed reports whether an event is of the management API and no read.

@@ -259,6 +259,14 @@ func notAuthorized(c access.Caller, action string, scope resource.ID) *problem.E
 		c.Client, c.Principal, action, scope)
 }
 
+// read records a read.
+func (a *API) read(ctx context.Context, ev audit.Event) error {
+	if err := a.Store.Record(ctx, ev); err != nil {
+		return fmt.Errorf("recording a read: %w", err)
+	}
+	return nil
+}
+
 // refuse records that the operation of ev was refused with p, and returns p.
 func (a *API) refuse(ctx context.Context, ev audit.Event, p *problem.Error) error {
 	if p.Kind == problem.Denied || p.Kind == problem.LinkedDenied {

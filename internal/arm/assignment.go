@@ -337,10 +337,7 @@ func (a *API) RoleAssignments(ctx context.Context, c access.Caller, scope resour
 		return List{}, fmt.Errorf("listing role assignments at %s: %w", scope, err)
 	}
 	out := List{Value: []View{}}
-	if len(ras) > PageSize {
-		ras = ras[:PageSize]
-		out.Next = encodeSkip(ras[PageSize-1].ID.Key())
-	}
+	ras, out.Next = cut(ras, func(x RoleAssignment) string { return x.ID.Key() })
 	for _, ra := range ras {
 		out.Value = append(out.Value, assignmentView(ra))
 	}

@@ -465,10 +465,7 @@ func (a *API) RoleDefinitions(ctx context.Context, c access.Caller, scope resour
 	if err != nil {
 		return List{}, err
 	}
-	if len(custom) > PageSize {
-		custom = custom[:PageSize]
-		out.Next = encodeSkip(custom[PageSize-1].ID)
-	}
+	custom, out.Next = cut(custom, func(x RoleDefinition) string { return x.ID })
 	for _, r := range custom {
 		if r.seenFrom(scope, above, f.Below) {
 			out.Value = append(out.Value, definitionView(scope, r))

@@ -131,20 +131,13 @@ func (a *API) DeletedIdentities(ctx context.Context, c access.Caller, sub resour
 		return List{}, fmt.Errorf("listing the deleted identities of %s: %w", sub, err)
 	}
 	out := List{Value: []View{}}
-	if len(ds) > PageSize {
-		ds = ds[:PageSize]
-		last := ds[PageSize-1]
-		out.Next = encodeSkip(last.Resource.ID.Key() + " " + last.Identity.ID)
-	}
+	ds, out.Next = cut(ds, func(d DeletedIdentity) string { return d.Resource.ID.Key() + " " + d.Identity.ID })
 	for _, d := range ds {
 		if a.recoverable(d) {
 			out.Value = append(out.Value, d.view())
 		}
 	}
-	if err := a.Store.Record(ctx, ev); err != nil {
-		return List{}, fmt.Errorf("recording a list: %w", err)
-	}
-	return out, nil
+	return out, a.read(ctx, ev)
 }
 
 // recoverable reports whether the retention lasts.
@@ -207,8 +200,8 @@ func (a *API) serveDeleted(w http.ResponseWriter, r *http.Request, q request, ar
 	if err != nil {
 		return err
 	}
-	if err := a.Store.Record(ctx, ev); err != nil {
-		return fmt.Errorf("recording a read: %w", err)
+	if err := a.read(ctx, ev); err != nil {
+		return err
 	}
 	return web.WriteJSON(w, http.StatusOK, d.view())
 }

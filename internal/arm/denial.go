@@ -273,10 +273,7 @@ func (a *API) DenyAssignments(ctx context.Context, c access.Caller, scope resour
 		return List{}, err
 	}
 	out := List{Value: []View{}}
-	if len(all) > PageSize {
-		all = all[:PageSize]
-		out.Next = encodeSkip(all[PageSize-1].ID.Key())
-	}
+	all, out.Next = cut(all, func(x DenyAssignment) string { return x.ID.Key() })
 	for _, d := range all {
 		if f.wants(d, groups) {
 			out.Value = append(out.Value, denialView(d))

@@ -44,10 +44,7 @@ func (a *API) GetExpanded(ctx context.Context, c access.Caller, id resource.ID, 
 	if err != nil {
 		return nil, err
 	}
-	if err := a.Store.Record(ctx, ev); err != nil {
-		return nil, fmt.Errorf("recording a read: %w", err)
-	}
-	return v, nil
+	return v, a.read(ctx, ev)
 }
 
 // view reads a resource and says it in its type's words, with the members that
@@ -153,10 +150,7 @@ func (a *API) Subscriptions(ctx context.Context, c access.Caller) (List, error) 
 	}
 	ev := a.event(c, "Microsoft.Resources/subscriptions/read", resource.Root)
 	ev.Reason = fmt.Sprintf("%d of %d subscriptions, by the caller's roles", len(out.Value), len(all))
-	if err := a.Store.Record(ctx, ev); err != nil {
-		return List{}, fmt.Errorf("recording a list: %w", err)
-	}
-	return out, nil
+	return out, a.read(ctx, ev)
 }
 
 func subscriptionView(r Resource) View {

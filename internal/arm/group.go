@@ -111,14 +111,6 @@ func (a *API) Group(ctx context.Context, c access.Caller, id string) (Group, err
 	return g, a.read(ctx, ev)
 }
 
-// read records a read.
-func (a *API) read(ctx context.Context, ev audit.Event) error {
-	if err := a.Store.Record(ctx, ev); err != nil {
-		return fmt.Errorf("recording a read: %w", err)
-	}
-	return nil
-}
-
 // unread records that a read was refused, if err is a problem of the client's.
 func (a *API) unread(ctx context.Context, ev audit.Event, err error) error {
 	if p := problem.Of(err); p.Kind != problem.Internal && p.Kind != problem.Unavailable {
@@ -142,10 +134,7 @@ func (a *API) Groups(ctx context.Context, c access.Caller, name, skip string) (o
 	if err != nil {
 		return nil, "", fmt.Errorf("listing groups: %w", err)
 	}
-	if len(out) > PageSize {
-		out = out[:PageSize]
-		next = encodeSkip(out[PageSize-1].ID)
-	}
+	out, next = cut(out, func(x Group) string { return x.ID })
 	return out, next, a.read(ctx, ev)
 }
 
@@ -183,10 +172,7 @@ func (a *API) Members(ctx context.Context, c access.Caller, group, skip string) 
 	if err != nil {
 		return nil, "", err
 	}
-	if len(out) > PageSize {
-		out = out[:PageSize]
-		next = encodeSkip(out[PageSize-1].ID)
-	}
+	out, next = cut(out, func(x directory.Principal) string { return x.ID })
 	return out, next, a.read(ctx, ev)
 }
 

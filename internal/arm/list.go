@@ -234,10 +234,7 @@ func (a *API) List(ctx context.Context, c access.Caller, parent resource.ID, l L
 	if err != nil {
 		return List{}, err
 	}
-	if err := a.Store.Record(ctx, ev); err != nil {
-		return List{}, fmt.Errorf("recording a list: %w", err)
-	}
-	return out, nil
+	return out, a.read(ctx, ev)
 }
 
 // knownTypes refuses a filter for a type that is not known, which would list
@@ -355,6 +352,15 @@ func (a *API) listed(c access.Caller, l ListQuery, r Resource, all map[string]Ho
 // A token of a page is the key that it begins after, marked, so that a text
 // which is none is refused and not taken for a place.
 const skipMark = "after:"
+
+// cut makes a page of what was read, one row more than a page, and the token of
+// the next if there is one.
+func cut[T any](rows []T, key func(T) string) (page []T, next string) {
+	if len(rows) <= PageSize {
+		return rows, ""
+	}
+	return rows[:PageSize], encodeSkip(key(rows[PageSize-1]))
+}
 
 func encodeSkip(key string) string {
 	return base64.RawURLEncoding.EncodeToString([]byte(skipMark + key))

@@ -195,18 +195,12 @@ func (a *API) Locks(ctx context.Context, c access.Caller, scope resource.ID, atS
 		if err != nil {
 			return List{}, fmt.Errorf("listing locks: %w", err)
 		}
-		if len(below) > PageSize {
-			below = below[:PageSize]
-			out.Next = encodeSkip(below[PageSize-1].ID.Key())
-		}
+		below, out.Next = cut(below, func(l Resource) string { return l.ID.Key() })
 		rows = append(rows, below...)
 	}
 	t := lockType()
 	for _, r := range rows {
 		out.Value = append(out.Value, t.view(a.Names.Asked(c.Asked), r, nil, directory.Principal{}))
 	}
-	if err := a.Store.Record(ctx, ev); err != nil {
-		return List{}, fmt.Errorf("recording a list: %w", err)
-	}
-	return out, nil
+	return out, a.read(ctx, ev)
 }

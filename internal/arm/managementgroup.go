@@ -177,10 +177,7 @@ func (a *API) ManagementGroup(ctx context.Context, c access.Caller, id resource.
 		}
 		v["properties"].(map[string]any)["children"] = children
 	}
-	if err := a.Store.Record(ctx, ev); err != nil {
-		return nil, fmt.Errorf("recording a read: %w", err)
-	}
-	return v, nil
+	return v, a.read(ctx, ev)
 }
 
 func managementGroupView(read func(string) (Resource, error), tenant string, r Resource, tree Tree) (View, error) {
@@ -230,10 +227,7 @@ func (a *API) ManagementGroups(ctx context.Context, c access.Caller) (List, erro
 	}
 	ev := a.event(c, actionManagementGroupRead, resource.Root)
 	ev.Reason = fmt.Sprintf("%d of %d management groups, by the caller's roles", len(out.Value), len(rs))
-	if err := a.Store.Record(ctx, ev); err != nil {
-		return List{}, fmt.Errorf("recording a list: %w", err)
-	}
-	return out, nil
+	return out, a.read(ctx, ev)
 }
 
 // groupNamed reads the ID of a management group out of a body.

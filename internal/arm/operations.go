@@ -1,7 +1,6 @@
 package arm
 
 import (
-	"fmt"
 	"net/http"
 
 	"github.com/innate-id/innate/internal/resource"
@@ -29,8 +28,8 @@ var identityOperations = []operation{
 func (a *API) serveIdentityOperations(w http.ResponseWriter, r *http.Request, q request, _ []string) error {
 	ev := a.event(q.c, "Microsoft.ManagedIdentity/operations/read", resource.Root)
 	ev.Reason = "everybody's to read"
-	if err := a.Store.Record(r.Context(), ev); err != nil {
-		return fmt.Errorf("recording a list: %w", err)
+	if err := a.read(r.Context(), ev); err != nil {
+		return err
 	}
 	out := []any{}
 	for _, o := range identityOperations {

@@ -107,10 +107,7 @@ func (a *API) Orphans(ctx context.Context, c access.Caller, scope resource.ID, k
 			out.Value = append(out.Value, v)
 		}
 	}
-	if err := a.Store.Record(ctx, ev); err != nil {
-		return List{}, fmt.Errorf("recording a list: %w", err)
-	}
-	return out, nil
+	return out, a.read(ctx, ev)
 }
 
 // unused looks at a page of principals; last is "" after the last one.

@@ -32,8 +32,8 @@ func (a *API) serveOperationStatus(w http.ResponseWriter, r *http.Request, q req
 	if err != nil {
 		return err
 	}
-	if err := a.Store.Record(r.Context(), ev); err != nil {
-		return fmt.Errorf("recording a read: %w", err)
+	if err := a.read(r.Context(), ev); err != nil {
+		return err
 	}
 	v := View{"id": operationPath(o, "operationStatuses"), "name": o.ID, "resourceId": o.Target.String(), "status": o.Status, "startTime": stamp(o.Started)}
 	switch o.Status {
@@ -59,8 +59,8 @@ func (a *API) serveOperationResult(w http.ResponseWriter, r *http.Request, q req
 		v, err := a.Get(r.Context(), q.c, o.Target)
 		return answer(w, http.StatusOK, v, err)
 	}
-	if err := a.Store.Record(r.Context(), ev); err != nil {
-		return fmt.Errorf("recording a read: %w", err)
+	if err := a.read(r.Context(), ev); err != nil {
+		return err
 	}
 	switch o.Status {
 	case InProgress:

@@ -113,10 +113,7 @@ func (a *API) unregistered(ctx context.Context, c access.Caller, sub resource.ID
 			return nil, err
 		}
 	}
-	if err := a.Store.Record(ctx, ev); err != nil {
-		return nil, fmt.Errorf("recording a read: %w", err)
-	}
-	return out, nil
+	return out, a.read(ctx, ev)
 }
 
 func (a *API) serveProviders(w http.ResponseWriter, r *http.Request, q request, args []string) error {

@@ -50,8 +50,8 @@ func (a *API) serveRead(w http.ResponseWriter, r *http.Request, q request, id re
 	if err != nil {
 		return err
 	}
-	if err := a.Store.Record(r.Context(), ev); err != nil {
-		return fmt.Errorf("recording a read: %w", err)
+	if err := a.read(r.Context(), ev); err != nil {
+		return err
 	}
 	return web.WriteJSON(w, http.StatusOK, v)
 }

@@ -28,8 +28,8 @@ func (a *API) serveRoot(w http.ResponseWriter, r *http.Request, q request, _ []s
 	if err != nil {
 		return fmt.Errorf("reading the tenant: %w", err)
 	}
-	if err := a.Store.Record(r.Context(), a.event(q.c, "Microsoft.Resources/tenants/read", resource.Root)); err != nil {
-		return fmt.Errorf("recording a list: %w", err)
+	if err := a.read(r.Context(), a.event(q.c, "Microsoft.Resources/tenants/read", resource.Root)); err != nil {
+		return err
 	}
 	return web.WriteJSON(w, http.StatusOK, map[string]any{"value": []any{map[string]any{
 		"id": "/tenants/" + t.ID, "tenantId": t.ID, "displayName": t.Name, "countryCode": "", "domains": []string{},
@@ -82,8 +82,8 @@ func (a *API) serveDefaultIdentity(w http.ResponseWriter, r *http.Request, q req
 	if len(have) == 0 || !have[0].System {
 		return a.refuse(r.Context(), ev, none)
 	}
-	if err := a.Store.Record(r.Context(), ev); err != nil {
-		return fmt.Errorf("recording a read: %w", err)
+	if err := a.read(r.Context(), ev); err != nil {
+		return err
 	}
 	p := have[0]
 	v := View{
@@ -175,8 +175,8 @@ func (a *API) serveEvents(w http.ResponseWriter, r *http.Request, q request, sco
 	if err != nil {
 		return fmt.Errorf("finding %s in the record: %w", from, err)
 	}
-	if err := a.Store.Record(r.Context(), ev); err != nil {
-		return fmt.Errorf("recording a read: %w", err)
+	if err := a.read(r.Context(), ev); err != nil {
+		return err
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.Header().Set("Cache-Control", "no-store")

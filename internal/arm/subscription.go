@@ -175,10 +175,7 @@ func (a *API) alias(ctx context.Context, c access.Caller, id resource.ID) (View,
 	if !d.Allowed {
 		return nil, none
 	}
-	if err := a.Store.Record(ctx, a.event(c, typeAlias+"/read", id)); err != nil {
-		return nil, fmt.Errorf("recording a read: %w", err)
-	}
-	return aliasView(r), nil
+	return aliasView(r), a.read(ctx, a.event(c, typeAlias+"/read", id))
 }
 
 // serveSubscriptionAction serves POST /subscriptions/{s}/providers/Microsoft.Subscription/{rename,cancel}.

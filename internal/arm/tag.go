@@ -98,10 +98,7 @@ func (a *API) Tags(ctx context.Context, c access.Caller, id resource.ID) (View, 
 	if err != nil {
 		return nil, fmt.Errorf("reading the tags of %s: %w", id.Scope(), err)
 	}
-	if err := a.Store.Record(ctx, ev); err != nil {
-		return nil, fmt.Errorf("recording a read: %w", err)
-	}
-	return tagsView(r), nil
+	return tagsView(r), a.read(ctx, ev)
 }
 
 // PutTags changes the tags of a scope and nothing else of it; with all it

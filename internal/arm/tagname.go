@@ -56,10 +56,7 @@ func (a *API) TagNames(ctx context.Context, c access.Caller, sub resource.ID) (L
 		}
 		more = len(rows) == PageSize
 	}
-	if err := a.Store.Record(ctx, ev); err != nil {
-		return List{}, fmt.Errorf("recording a list: %w", err)
-	}
-	return List{Value: use.views(sub)}, nil
+	return List{Value: use.views(sub)}, a.read(ctx, ev)
 }
 
 // tagUse counts values by the tag's name in lower case: names compare without
