@@ -154,15 +154,7 @@ with * for any characters and ? for any one. One of CEL has the variables iss, s
 				if err != nil {
 					return err
 				}
-				var made map[string]any
-				if err := a.create(c.Context(), at, map[string]any{"properties": p}, replace, &made); err != nil {
-					return err
-				}
-				if m.asJSON {
-					return printJSON(c.OutOrStdout(), made)
-				}
-				_, err = fmt.Fprintln(c.OutOrStdout(), at)
-				return err
+				return m.make(c, a, at, map[string]any{"properties": p}, replace)
 			})
 		},
 	}, true)

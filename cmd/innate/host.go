@@ -94,15 +94,7 @@ func hostCreate(f *flags) *cobra.Command {
 		Use: "create NAME", Short: "Make a host, which a machine can enrol as", Args: oneArg("NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
 			return m.withHost(c, args[0], func(a *acting, id resource.ID) error {
-				var h map[string]any
-				if err := a.create(c.Context(), id, map[string]any{}, false, &h); err != nil {
-					return err
-				}
-				if m.asJSON {
-					return printJSON(c.OutOrStdout(), h)
-				}
-				_, err := fmt.Fprintln(c.OutOrStdout(), id)
-				return err
+				return m.make(c, a, id, map[string]any{}, false)
 			})
 		},
 	}, true)

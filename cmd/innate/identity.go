@@ -125,15 +125,7 @@ func identityCreate(f *flags) *cobra.Command {
 				if regional {
 					p.IsolationScope = "Regional"
 				}
-				var made map[string]any
-				if err := a.create(c.Context(), id, map[string]any{"location": location, "properties": p}, replace, &made); err != nil {
-					return err
-				}
-				if m.asJSON {
-					return printJSON(c.OutOrStdout(), made)
-				}
-				_, err := fmt.Fprintln(c.OutOrStdout(), id)
-				return err
+				return m.make(c, a, id, map[string]any{"location": location, "properties": p}, replace)
 			})
 		},
 	}, true)

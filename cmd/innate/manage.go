@@ -109,6 +109,19 @@ func (a *acting) create(ctx context.Context, id resource.ID, body any, replace b
 	return err
 }
 
+// make creates a resource and prints its ID, or what the API answers.
+func (m *managing) make(c *cobra.Command, a *acting, id resource.ID, body any, replace bool) error {
+	var made map[string]any
+	if err := a.create(c.Context(), id, body, replace, &made); err != nil {
+		return err
+	}
+	if m.asJSON {
+		return printJSON(c.OutOrStdout(), made)
+	}
+	_, err := fmt.Fprintln(c.OutOrStdout(), id)
+	return err
+}
+
 // remove deletes a resource that is there.
 func (a *acting) remove(ctx context.Context, id resource.ID) error {
 	resp, err := a.arm(ctx, http.MethodDelete, armPath(id), nil, nil)

@@ -23,12 +23,7 @@ each chain with its last number and hash. Keep those lines elsewhere: a later ru
 shows a record that was cut short or rewritten whole.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			cfg, err := server.ReadConfig(*config)
-			if err != nil {
-				return err
-			}
-			cfg.Listen = "127.0.0.1:0" // nothing is served
-			s, err := server.Open(c.Context(), cfg, logger(c.ErrOrStderr()), time.Now)
+			s, err := openIdle(c, *config)
 			if err != nil {
 				return err
 			}
@@ -37,6 +32,16 @@ shows a record that was cut short or rewritten whole.`,
 		},
 	})
 	return c
+}
+
+// openIdle opens the database of a configuration, and serves nothing.
+func openIdle(c *cobra.Command, config string) (*server.Server, error) {
+	cfg, err := server.ReadConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Listen = "127.0.0.1:0"
+	return server.Open(c.Context(), cfg, logger(c.ErrOrStderr()), time.Now)
 }
 
 // verify checks the chains of all tenants and of the installation itself.

@@ -2,11 +2,8 @@ package main
 
 import (
 	"fmt"
-	"time"
 
 	"github.com/spf13/cobra"
-
-	"github.com/innate-id/innate/internal/server"
 )
 
 func checkCommand(config *string) *cobra.Command {
@@ -19,12 +16,7 @@ it ended; after somebody restored or changed the database by hand there may be. 
 nothing, and ends with 1 if it found something. With a SQLite database, stop innated first.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			cfg, err := server.ReadConfig(*config)
-			if err != nil {
-				return err
-			}
-			cfg.Listen = "127.0.0.1:0" // nothing is served
-			s, err := server.Open(c.Context(), cfg, logger(c.ErrOrStderr()), time.Now)
+			s, err := openIdle(c, *config)
 			if err != nil {
 				return err
 			}
