@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -61,11 +62,22 @@ func actAs(ctx context.Context, f *flags, name, fallback, clientID string) (*act
 	return a, nil
 }
 
+// installation is the domain, with its port, of the installation that the
+// variable says that SDKs read. The public cloud is none: that is where the
+// variable leads on machines of its customers, and it must not get our tokens.
+func installation() (domain string, ok bool) {
+	u, err := url.Parse(os.Getenv("AZURE_AUTHORITY_HOST"))
+	if err != nil || u.Scheme != "https" || dev.CloudName(strings.ToLower(u.Hostname())) {
+		return "", false
+	}
+	return strings.CutPrefix(u.Host, "login.")
+}
+
 // elsewhere is an installation that is not this laptop's, as the variables say
 // that the SDKs read too; nil where they say nothing. It has no sample: what is
 // not in its first group is named by its resource ID.
 func elsewhere() *dev.Instance {
-	domain, ok := strings.CutPrefix(strings.TrimSuffix(os.Getenv("AZURE_AUTHORITY_HOST"), "/"), "https://login.")
+	domain, ok := installation()
 	sub := os.Getenv("AZURE_SUBSCRIPTION_ID")
 	if !ok || sub == "" {
 		return nil

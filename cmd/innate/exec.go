@@ -321,7 +321,7 @@ func (x *execution) secret(ctx context.Context, a *acting, p place) (string, err
 
 // vaultURL is where a vault is, by its name or URL.
 func (x *execution) vaultURL(a *acting, vault string) (string, error) {
-	login, known := strings.CutPrefix(strings.TrimSuffix(os.Getenv("AZURE_AUTHORITY_HOST"), "/"), "https://login.")
+	login, known := installation()
 	switch {
 	case strings.HasPrefix(vault, "https://"):
 		return vault, nil

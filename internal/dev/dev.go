@@ -102,7 +102,7 @@ func Run(ctx context.Context, opt Options) error {
 		}
 		d.types = types
 	}
-	if opt.PublicNames && cloudName(opt.Domain) {
+	if opt.PublicNames && CloudName(opt.Domain) {
 		return fmt.Errorf("--domain %q is under a domain of the public cloud, and --public-names would lead its names here twice; choose another", opt.Domain)
 	}
 	unlock, err := d.open()

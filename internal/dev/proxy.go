@@ -130,7 +130,7 @@ func (p *proxy) leads(host string, public bool) (here bool, err error) {
 	if name == p.domain || strings.HasSuffix(name, "."+p.domain) {
 		return true, nil
 	}
-	if public && cloudName(name) {
+	if public && CloudName(name) {
 		return true, p.checkPublic(name, port)
 	}
 	return false, nil

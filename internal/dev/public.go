@@ -17,10 +17,13 @@ import (
 var cloudDomains = []string{
 	"azure.com", "azure.net", "windows.net", "azurewebsites.net", "azurecr.io", "azconfig.io", "azure-api.net", "azure-automation.net",
 	"microsoftonline.com", "microsoftonline-p.com", "login.microsoft.com", "graph.microsoft.com",
+	// The same of governments and countries.
+	"microsoftonline.us", "azure.us", "azure-api.us", "azurecr.us", "usgovcloudapi.net", "microsoft.us",
+	"microsoftonline.cn", "chinacloudapi.cn", "azure.cn", "azurecr.cn",
 }
 
-// cloudName reports whether a name in lower case is one of the public cloud's.
-func cloudName(name string) bool {
+// CloudName reports whether a host name in lower case is one of the public cloud's.
+func CloudName(name string) bool {
 	return slices.ContainsFunc(cloudDomains, func(d string) bool { return name == d || strings.HasSuffix(name, "."+d) })
 }
 
