@@ -249,6 +249,13 @@ func (p *plant) managed(vm1, vm2 string) {
 	ops("group", "create", "readers")
 	ops("group", "add", "readers", vm1)
 	ops("role", "assign", "Reader", "readers")
+	ops("management-group", "create", "retail")
+	ops("role", "assign", "Reader", vm1, "--scope", "/providers/Microsoft.Management/managementGroups/retail")
+	ops("identity", "create", "app-id")
+	ops("federation", "add", "app-id", "main", "--issuer", "https://issuer.example.com", "--subject", "main")
+	ops("lock", "add", vm2)
+	ops("identity", "delete", "app-id")
+	ops("identity", "recover", "app-id")
 	if out := ops("access", "check", vm1, "Microsoft.Compute/virtualMachines/read", vm2); !strings.Contains(out, "allowed") || !strings.Contains(out, "readers") {
 		p.t.Errorf("access check says %q", out)
 	}
