@@ -154,7 +154,7 @@ func (in Instance) Resolve(name string) (id string, err error) {
 		have = append(have, n)
 	}
 	if len(have) == 0 {
-		return "", fmt.Errorf("%q is no resource ID, /subscriptions/...", name)
+		return "", fmt.Errorf("%q is no resource ID: it must begin with /subscriptions/", name)
 	}
 	sort.Strings(have)
 	return "", fmt.Errorf("there is no sample resource %q; there are: %s (or give a resource ID, /subscriptions/...)", name, strings.Join(have, ", "))
