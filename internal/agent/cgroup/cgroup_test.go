@@ -96,7 +96,7 @@ func TestAStartAndWhatItStartsAreInItsGroup(t *testing.T) {
 	if _, err := g.New("run-1"); err == nil {
 		t.Error("one name was given twice")
 	}
-	cmd, pidfd := sleeper(t, "read go; cat & wait")
+	cmd, pidfd := sleeper(t, "read go; sleep 600 & wait") // not cat: it would read /dev/null and end
 	if err := c.Take(cmd.Process.Pid, pidfd); err != nil {
 		t.Fatal(err)
 	}
