@@ -192,7 +192,7 @@ func (d *Door) server(identify func(net.Conn) (evidence.Evidence, error)) *http.
 		DisableGeneralOptionsHandler: true, // "OPTIONS *" is refused like the rest
 		ErrorLog:                     slog.NewLogLogger(d.cfg.Log.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			id := &identified{Context: ctx, conn: c, done: make(chan struct{})}
+			id := &identified{Context: ctx, conn: bare(c), done: make(chan struct{})}
 			open.add(c, id)
 			go func() {
 				id.take(c, identify, d.cfg.Admit)
@@ -290,7 +290,7 @@ func (o *opening) serve() {
 	o.done = make(chan struct{})
 	go func() {
 		defer close(o.done)
-		_ = o.server.Serve(o.listener) // always http.ErrServerClosed or the listener's end
+		_ = o.server.Serve(patience{o.listener}) // always http.ErrServerClosed or the listener's end
 	}()
 }
 

@@ -51,7 +51,7 @@ func (id *identified) Value(key any) any {
 
 // take takes the evidence about c, and closes c if it is not admitted.
 func (id *identified) take(c net.Conn, identify func(net.Conn) (evidence.Evidence, error), admit func(*Peer) (func(), bool)) {
-	id.peer.Evidence, id.err = identify(c)
+	id.peer.Evidence, id.err = identify(id.conn)
 	if id.err == nil {
 		id.peer.Text = id.peer.Evidence.String()
 	}
