@@ -33,7 +33,11 @@ func TestLongRunningOperationsFromGo(t *testing.T) {
 func TestFamiliesFromJavaScript(t *testing.T) {
 	t.Parallel()
 	in := start(t)
-	if r := in.as(t, "ops", append(language("javascript").command(t, "families"), "demo")...); r.code != 0 || r.out != "all as it was to be\n" {
-		t.Errorf("families: %s", r)
+	for _, program := range []string{"families", "containers"} {
+		t.Run(program, func(t *testing.T) {
+			if r := in.as(t, "ops", append(language("javascript").command(t, program), "demo")...); r.code != 0 || r.out != "all as it was to be\n" {
+				t.Errorf("%s: %s", program, r)
+			}
+		})
 	}
 }
