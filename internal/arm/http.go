@@ -116,7 +116,7 @@ func query(r *http.Request) (url.Values, error) {
 	for k, v := range q {
 		out[strings.ToLower(k)] = append(out[strings.ToLower(k)], v...)
 	}
-	for _, k := range []string{"api-version", "$filter", "$expand", "$orderby", "$top", "$skip", "$skiptoken", "follow", "after"} {
+	for _, k := range []string{"api-version", "$filter", "$expand", "$recurse", "$orderby", "$top", "$skip", "$skiptoken", "follow", "after"} {
 		if len(out[k]) > 1 {
 			return nil, problem.Errorf(problem.Invalid, "The query parameter '%s' is there more than once.", k).At(k)
 		}
