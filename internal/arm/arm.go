@@ -182,6 +182,8 @@ type API struct {
 	// Retention is how long a deleted user-assigned identity can be recovered;
 	// zero keeps none.
 	Retention time.Duration
+	// Limits is how much each principal may ask; nil for no limit.
+	Limits *Limits
 	// FollowLife is how long one answer follows the record; zero means an hour.
 	FollowLife time.Duration
 	// Patience is how long a client waits before an operation goes on without

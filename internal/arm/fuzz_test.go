@@ -21,6 +21,7 @@ func fuzzed(f *testing.F) (w *world, serve func(t *testing.T, method, path, quer
 	w.owner.must(201, "PUT", uais+"/uai", local)
 	w.owner.must(201, "PUT", g1+"/providers/Innate.Fleet/hosts/h1", `{}`)
 	root := w.root()
+	w.srv.ARM.Limits = nil // a fuzzer is a program in a loop, and here time stands still
 	h := w.srv.ARM.Handler(slog.New(slog.DiscardHandler), func(ctx context.Context, r *http.Request) (access.Caller, error) {
 		return w.srv.STS.Authenticate(ctx, r, sts.ARM, "")
 	})

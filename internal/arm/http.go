@@ -35,16 +35,27 @@ func (a *API) Handler(log *slog.Logger, authenticate func(ctx context.Context, r
 			return err
 		}
 		q := request{c: c, path: "/" + strings.Join(segs, "/")}
-		if !ok || len(segs) == 0 {
-			err = problem.Errorf(problem.BadID, "The path is not a resource ID.")
-		} else if q.q, err = query(r); err == nil {
-			err = apiVersion(q.q)
-		}
+		left, err := a.Admit(r.Context(), c, r.Method, q.subscription())
+		left.say(w.Header())
 		if err == nil {
-			err = table.route(a, w, r, q)
+			err = a.serve(table, w, r, q, ok && len(segs) > 0)
 		}
 		return a.onRecord(r, q, err)
 	})
+}
+
+// serve serves a request of a known caller; ok says that its path is one.
+func (a *API) serve(table router, w http.ResponseWriter, r *http.Request, q request, ok bool) (err error) {
+	if !ok {
+		return problem.Errorf(problem.BadID, "The path is not a resource ID.")
+	}
+	if q.q, err = query(r); err != nil {
+		return err
+	}
+	if err := apiVersion(q.q); err != nil {
+		return err
+	}
+	return table.route(a, w, r, q)
 }
 
 // recorded is a refusal that is on record.
@@ -105,7 +116,7 @@ func query(r *http.Request) (url.Values, error) {
 	for k, v := range q {
 		out[strings.ToLower(k)] = append(out[strings.ToLower(k)], v...)
 	}
-	for _, k := range []string{"api-version", "$filter", "$expand", "$orderby", "$top", "$skip", "$skiptoken", "follow", "after"} {
+	for _, k := range []string{"api-version", "$filter", "$expand", "$recurse", "$orderby", "$top", "$skip", "$skiptoken", "follow", "after"} {
 		if len(out[k]) > 1 {
 			return nil, problem.Errorf(problem.Invalid, "The query parameter '%s' is there more than once.", k).At(k)
 		}

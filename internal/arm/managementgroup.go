@@ -72,7 +72,11 @@ func (a *API) serveManagementGroup(w http.ResponseWriter, r *http.Request, q req
 	}
 	switch r.Method {
 	case http.MethodGet:
-		v, err := a.ManagementGroup(r.Context(), q.c, id, q.q.Get("$expand"))
+		e, err := groupExpand(q.q)
+		if err != nil {
+			return err
+		}
+		v, err := a.ManagementGroup(r.Context(), q.c, id, e)
 		return answer(w, http.StatusOK, v, err)
 	case http.MethodPut, http.MethodPatch:
 		var b managementGroupBody
@@ -129,9 +133,14 @@ func managementGroup(read func(key string) (Resource, error), tenant string, id 
 		return r, err
 	}
 	if id.Equal(RootGroup(tenant)) {
-		return Resource{Tenant: tenant, ID: RootGroup(tenant), Type: TypeManagementGroup, UID: tenant, Body: Document{"displayName": json.RawMessage(`"Tenant Root Group"`)}}, nil
+		return rootGroup(tenant), nil
 	}
 	return r, problem.Errorf(problem.NotFound, "The management group '%s' is not found.", id.Name())
+}
+
+// rootGroup is the root group while nobody has changed it.
+func rootGroup(tenant string) Resource {
+	return Resource{Tenant: tenant, ID: RootGroup(tenant), Type: TypeManagementGroup, UID: tenant, Body: Document{"displayName": json.RawMessage(`"Tenant Root Group"`)}}
 }
 
 func displayName(r Resource) string {
@@ -140,8 +149,8 @@ func displayName(r Resource) string {
 	return name
 }
 
-// ManagementGroup returns a group; expand may ask for its children.
-func (a *API) ManagementGroup(ctx context.Context, c access.Caller, id resource.ID, expand string) (View, error) {
+// ManagementGroup returns a group, with what e asks for beside it.
+func (a *API) ManagementGroup(ctx context.Context, c access.Caller, id resource.ID, e GroupExpand) (View, error) {
 	ev, err := a.permit(ctx, c, actionManagementGroupRead, id)
 	if err != nil {
 		return nil, err
@@ -162,20 +171,8 @@ func (a *API) ManagementGroup(ctx context.Context, c access.Caller, id resource.
 	if err != nil {
 		return nil, err
 	}
-	if slices.ContainsFunc(strings.Split(expand, ","), func(e string) bool { return strings.EqualFold(strings.TrimSpace(e), "children") }) {
-		children := []View{}
-		for _, key := range tree.children(r.ID.Key()) {
-			if child, err := read(key); err == nil {
-				typ := TypeManagementGroup
-				if isSubscription(key) {
-					typ = "/subscriptions"
-				}
-				children = append(children, View{"id": child.ID.String(), "type": typ, "name": child.ID.Name(), "displayName": displayName(child)})
-			} else if !problem.Is(err, problem.NotFound) {
-				return nil, fmt.Errorf("reading %s: %w", key, err)
-			}
-		}
-		v["properties"].(map[string]any)["children"] = children
+	if err := a.expandGroup(ctx, c, r.ID.Key(), tree, e, v); err != nil {
+		return nil, err
 	}
 	return v, a.read(ctx, ev)
 }
@@ -209,8 +206,7 @@ func (a *API) ManagementGroups(ctx context.Context, c access.Caller) (List, erro
 	}
 	root := RootGroup(c.Tenant)
 	if !slices.ContainsFunc(rs, func(r Resource) bool { return r.ID.Equal(root) }) {
-		r, _ := managementGroup(func(string) (Resource, error) { return Resource{}, problem.Errorf(problem.NotFound, "") }, c.Tenant, root)
-		rs = append([]Resource{r}, rs...)
+		rs = append([]Resource{rootGroup(c.Tenant)}, rs...)
 	}
 	out := List{Value: []View{}}
 	for _, r := range rs {

@@ -132,7 +132,7 @@ func (a *API) writeProblem(w http.ResponseWriter, r *http.Request, p *problem.Er
 		}
 		h.Set("WWW-Authenticate", fmt.Sprintf(`Bearer authorization_uri="%s", error="invalid_token", error_description="%s"`, a.Names.Asked(web.HostName(r)).Login()+"/common", strings.ReplaceAll(p.Detail, `"`, "'")))
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		h.Set("Retry-After", "1")
+		h.Set("Retry-After", p.RetryAfter())
 	}
 	if r.Method == http.MethodHead {
 		w.WriteHeader(wd.status)

@@ -75,21 +75,28 @@ func newWorld(t testing.TB) *world {
 // newWorldWith has more resource types.
 func newWorldWith(t testing.TB, types []arm.Registered) *world {
 	t.Helper()
-	var configured []server.ResourceType
-	for _, r := range types {
-		configured = append(configured, server.ResourceType{Type: r.Name, Identity: r.Identity, NoLocation: r.NoLocation, Extension: r.Extension})
-	}
+	return newWorldAs(t, func(c *server.Config) {
+		for _, r := range types {
+			c.ResourceTypes = append(c.ResourceTypes, server.ResourceType{Type: r.Name, Identity: r.Identity, NoLocation: r.NoLocation, Extension: r.Extension})
+		}
+	})
+}
+
+// newWorldAs has another configuration.
+func newWorldAs(t testing.TB, configure func(*server.Config)) *world {
+	t.Helper()
 	w := &world{t: t, now: start}
 	dir := t.TempDir()
 	if _, err := seal.CreateFile(filepath.Join(dir, "root.key")); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	srv, err := server.Open(ctx, server.Config{
+	cfg := server.Config{
 		Domain: "innate.test", Listen: "127.0.0.1:0", RootKeyFile: filepath.Join(dir, "root.key"), Replica: "test", TokenLife: "1h",
 		Database: server.Database{SQLite: filepath.Join(dir, "innate.db")}, TLS: server.TLS{LocalCA: true},
-		ResourceTypes: configured,
-	}, slog.New(slog.DiscardHandler), w.clock)
+	}
+	configure(&cfg)
+	srv, err := server.Open(ctx, cfg, slog.New(slog.DiscardHandler), w.clock)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -86,6 +86,31 @@ func (d *Directory) decide(ctx context.Context, c access.Caller, op access.Opera
 	return access.Judge(op, f), nil
 }
 
+// Everywhere returns what says whether c may do an operation, for operations at
+// many scopes: all is decided by one reading, however many they are. above are
+// the management groups above the scope of the operation, which who asks knows.
+func (d *Directory) Everywhere(ctx context.Context, c access.Caller) (func(op access.Operation, above []resource.ID) bool, error) {
+	if c.System {
+		return func(access.Operation, []resource.ID) bool { return true }, nil
+	}
+	f, err := d.Store.Facts(ctx, c.Tenant, c.Principal, resource.Root)
+	if err != nil {
+		return nil, fmt.Errorf("reading the rights of %s: %w", c.Principal, err)
+	}
+	var known access.Attributes
+	if f.Narrowed() {
+		if known, err = d.fill(ctx, c, known); err != nil {
+			return nil, err
+		}
+	}
+	return func(op access.Operation, above []resource.ID) bool {
+		there := f
+		there.Above = above
+		op.Attributes.Principal, op.Attributes.Environment, op.Attributes.Caller = known.Principal, known.Environment, known.Caller
+		return access.Judge(op, there).Allowed
+	}, nil
+}
+
 // Denies returns what says whether a deny assignment refuses an operation to c
 // at scope or below it; nil if there is none that could. It is for
 // operations on many resources of which one right is asked: a denial at one of

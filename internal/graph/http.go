@@ -102,8 +102,12 @@ func (g *Graph) Handler(log *slog.Logger, authenticate func(ctx context.Context,
 		if err != nil {
 			return err
 		}
-		q := &request{Request: r, w: w, c: c}
-		return g.onRecord(r.Context(), c, g.serve(q, table))
+		// The same principal's requests of the tenant at the management API and
+		// here go into one bucket: neither is a way around the other's limit.
+		if _, err = g.ARM.Admit(r.Context(), c, r.Method, resource.ID{}); err == nil {
+			err = g.serve(&request{Request: r, w: w, c: c}, table)
+		}
+		return g.onRecord(r.Context(), c, err)
 	})
 }
 

@@ -100,7 +100,7 @@ func (g *Graph) writeProblem(w http.ResponseWriter, r *http.Request, p *problem.
 	case http.StatusUnauthorized:
 		w.Header().Set("WWW-Authenticate", `Bearer realm="", authorization_uri="`+g.Names.Asked(web.HostName(r)).Login()+`/common/oauth2/authorize"`)
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		w.Header().Set("Retry-After", "1")
+		w.Header().Set("Retry-After", p.RetryAfter())
 	}
 	detail := p.Detail
 	if wd.status == http.StatusForbidden { // in Graph's words: by whom or for what is in the record

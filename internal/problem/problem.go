@@ -11,7 +11,9 @@ package problem
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // Kind says what went wrong, in words that every surface can translate.
@@ -152,7 +154,15 @@ type Error struct {
 	// More are further faults of the same request, where they were found at
 	// once. Surfaces with no room for them show the first.
 	More []*Error
-	Err  error
+	// After is when the client may come again, from now on, where that is known.
+	After time.Duration
+	Err   error
+}
+
+// RetryAfter is After as the header of that name has it: in whole seconds, at
+// least one, so that nobody comes again too early.
+func (e *Error) RetryAfter() string {
+	return strconv.FormatInt(int64(max((e.After+time.Second-1)/time.Second, 1)), 10)
 }
 
 func (e *Error) Error() string {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 )
 
@@ -89,5 +90,16 @@ func TestClipKeepsWholeCharacters(t *testing.T) {
 	}
 	if Clip("short") != "short" {
 		t.Error("Clip changes a short text")
+	}
+}
+
+// TestRetryAfterIsNeverTooEarly: whole seconds, rounded up, one at least.
+func TestRetryAfterIsNeverTooEarly(t *testing.T) {
+	for after, want := range map[time.Duration]string{
+		0: "1", -time.Second: "1", time.Nanosecond: "1", time.Second: "1", time.Second + 1: "2", 90 * time.Second: "90",
+	} {
+		if got := (&Error{Kind: Throttled, After: after}).RetryAfter(); got != want {
+			t.Errorf("after %v: %q, want %q", after, got, want)
+		}
 	}
 }

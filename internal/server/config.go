@@ -63,6 +63,46 @@ type Config struct {
 	// recovered, with its role assignments: up to "2160h" (90 days); "0s" keeps
 	// none. Default "720h" (30 days).
 	IdentityRetention string `yaml:"identity_retention"`
+	// Limits are how much one principal may ask of the management API and of
+	// Graph, so that a program in a loop takes nothing from the others. Who is
+	// over them is refused with 429 and told when to come again.
+	Limits Limits `yaml:"limits"`
+}
+
+// Limits are of each principal in each subscription; what names none, Graph too,
+// counts as the tenant's. Each replica counts by itself, and forgets when it
+// ends: n replicas answer up to n times as much.
+type Limits struct {
+	// Reads are GET and HEAD.
+	Reads Rate `yaml:"reads"`
+	// Writes are everything else. Deletes have the same figures, and count by
+	// themselves.
+	Writes Rate `yaml:"writes"`
+}
+
+// Rate is a bucket of requests. What is absent has its default.
+type Rate struct {
+	// PerSecond is how many requests come back each second. Default 2000; 0
+	// means no limit, and answers do not say what is left.
+	PerSecond *float64 `yaml:"per_second"`
+	// Burst is how many there are at most, and so can be asked at once. Default
+	// 20000.
+	Burst *int `yaml:"burst"`
+}
+
+func (r Rate) of() arm.Rate {
+	out := arm.DefaultRate
+	if r.PerSecond != nil {
+		out.PerSecond = *r.PerSecond
+	}
+	if r.Burst != nil {
+		out.Burst = *r.Burst
+	}
+	return out
+}
+
+func (l Limits) of(now func() time.Time) *arm.Limits {
+	return arm.NewLimits(l.Reads.of(), l.Writes.of(), now)
 }
 
 // Federation bounds where credentials can have this program connect to. The
@@ -244,6 +284,11 @@ func (c *Config) Validate() error {
 	}
 	if err := c.Federation.check(); err != nil {
 		errs = append(errs, err)
+	}
+	for name, r := range map[string]Rate{"reads": c.Limits.Reads, "writes": c.Limits.Writes} {
+		if err := r.of().Check(); err != nil {
+			bad("limits.%s: %w", name, err)
+		}
 	}
 	if d, err := c.retention(); err != nil || d < 0 || d > maxRetention {
 		bad("identity_retention: %q is not a duration from 0s to %s", c.IdentityRetention, maxRetention)

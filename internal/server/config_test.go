@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/innate-id/innate/internal/arm"
 )
 
 func read(t *testing.T, text string) (Config, error) {
@@ -65,6 +67,10 @@ func TestConfigIsStrict(t *testing.T) {
 		{"a URL for a host name", good + "federation:\n  hosts: [\"https://issuer.example\"]\n", "federation.hosts"},
 		{"a host name in upper case", good + "federation:\n  hosts: [Issuer.example]\n", "federation.hosts"},
 		{"a star within a host name", good + "federation:\n  hosts: [\"issuer.*.example\"]\n", "federation.hosts"},
+		{"a limit below 0", good + "limits: {reads: {per_second: -1}}\n", "limits.reads: per_second"},
+		{"a limit without end", good + "limits: {writes: {per_second: .inf}}\n", "limits.writes: per_second"},
+		{"a limit that lets nothing through", good + "limits: {writes: {burst: 0}}\n", "limits.writes: burst"},
+		{"a limit of its own for deletes", good + "limits: {deletes: {burst: 1}}\n", "deletes"},
 		{"one label", strings.Replace(good, "id.example.com", "localhost", 1), "domain:"},
 	} {
 		if _, err := read(t, tt.text); err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -105,6 +111,31 @@ func TestManualsExample(t *testing.T) {
 	}
 	if _, err := read(t, string(m[1])); err != nil {
 		t.Errorf("the manual's example: %v", err)
+	}
+}
+
+var fencedPart = regexp.MustCompile("(?s)```yaml\n  # in /etc/innate/innated.yaml\n(.*?)  ```")
+
+// TestManualsLimits: the block in the manual is one, and shows the defaults.
+func TestManualsLimits(t *testing.T) {
+	b, err := os.ReadFile("../../docs/operate/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := fencedPart.FindSubmatch(b)
+	if m == nil {
+		t.Fatal("docs/operate/README.md has no example of limits")
+	}
+	c, err := read(t, good+strings.ReplaceAll(strings.TrimPrefix(string(m[1]), "  "), "\n  ", "\n"))
+	if err != nil {
+		t.Fatalf("the manual's example: %v", err)
+	}
+	if c.Limits.Reads.PerSecond == nil || c.Limits.Writes.Burst == nil || c.Limits.Reads.of() != arm.DefaultRate || c.Limits.Writes.of() != arm.DefaultRate {
+		t.Errorf("the manual's defaults are %+v and %+v, and they are %+v", c.Limits.Reads.of(), c.Limits.Writes.of(), arm.DefaultRate)
+	}
+	none := 0.0
+	if got := (Rate{PerSecond: &none}).of(); got.PerSecond != 0 || got.Burst != arm.DefaultRate.Burst {
+		t.Errorf("a rate of 0 is %+v", got)
 	}
 }
 

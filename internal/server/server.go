@@ -107,7 +107,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, now func() time.Tim
 		return nil, err
 	}
 	s.STS = &sts.Service{Directory: s.Directory, Ring: s.Ring, Names: s.Names, Issuers: issuers, Life: life, Now: now}
-	s.ARM = &arm.API{Store: s.DB, Directory: s.Directory, Names: s.Names, Now: now, Log: log, Retention: retention}
+	s.ARM = &arm.API{Store: s.DB, Directory: s.Directory, Names: s.Names, Now: now, Log: log, Retention: retention, Limits: cfg.Limits.of(now)}
 	s.Graph = &graph.Graph{Store: s.DB, Directory: s.Directory, ARM: s.ARM, Names: s.Names, Now: now}
 	s.Vault = &vault.Vault{Store: s.DB, Box: box, Authorize: s.Directory.Authorize, Now: now}
 	s.Fleet = &fleet.Fleet{Store: s.DB, Ring: s.Ring, Names: s.Names, Issue: s.issue, Authorize: s.Directory.Authorize, Now: now, Log: log}
