@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"regexp"
 	"slices"
@@ -113,6 +114,9 @@ func (a *API) serveGroupSubscription(w http.ResponseWriter, r *http.Request, q r
 		return err
 	}
 	switch r.Method {
+	case http.MethodGet:
+		v, err := a.groupSubscription(r.Context(), q.c, id)
+		return answer(w, http.StatusOK, v, err)
 	case http.MethodPut:
 		v, err := a.MoveSubscription(r.Context(), q.c, sub, id.Parent(), false)
 		return answer(w, http.StatusOK, v, err)
@@ -123,7 +127,7 @@ func (a *API) serveGroupSubscription(w http.ResponseWriter, r *http.Request, q r
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
-	return notAllowed(r, "PUT and DELETE")
+	return notAllowed(r, "GET, PUT and DELETE")
 }
 
 // managementGroup reads a group's row; the root group needs none.
@@ -171,7 +175,7 @@ func (a *API) ManagementGroup(ctx context.Context, c access.Caller, id resource.
 	if err != nil {
 		return nil, err
 	}
-	if err := a.expandGroup(ctx, c, r.ID.Key(), tree, e, v); err != nil {
+	if err := a.expandGroup(ctx, c, r.ID.Key(), e, v); err != nil {
 		return nil, err
 	}
 	return v, a.read(ctx, ev)
@@ -200,21 +204,17 @@ func managementGroupView(read func(string) (Resource, error), tenant string, r R
 // ManagementGroups lists the groups that the caller may read: the list needs no
 // right of its own.
 func (a *API) ManagementGroups(ctx context.Context, c access.Caller) (List, error) {
-	rs, err := a.Store.Resources(ctx, c.Tenant, "", TypeManagementGroup, Page{})
+	f, err := a.family(ctx, c)
 	if err != nil {
-		return List{}, fmt.Errorf("listing management groups: %w", err)
+		return List{}, err
 	}
-	root := RootGroup(c.Tenant)
-	if !slices.ContainsFunc(rs, func(r Resource) bool { return r.ID.Equal(root) }) {
-		rs = append([]Resource{rootGroup(c.Tenant)}, rs...)
-	}
-	out := List{Value: []View{}}
-	for _, r := range rs {
-		d, err := a.Directory.Authorize(ctx, c, access.Operation{Action: actionManagementGroupRead, Scope: r.ID})
-		if err != nil {
-			return List{}, err
+	out, groups := List{Value: []View{}}, 0
+	for _, k := range slices.Sorted(maps.Keys(f.rows)) {
+		if isSubscription(k) {
+			continue
 		}
-		if d.Allowed {
+		groups++
+		if r, ok := f.shows(k); ok {
 			out.Value = append(out.Value, View{
 				"id": r.ID.String(), "name": r.ID.Name(), "type": TypeManagementGroup,
 				"properties": map[string]any{"tenantId": c.Tenant, "displayName": displayName(r)},
@@ -222,7 +222,7 @@ func (a *API) ManagementGroups(ctx context.Context, c access.Caller) (List, erro
 		}
 	}
 	ev := a.event(c, actionManagementGroupRead, resource.Root)
-	ev.Reason = fmt.Sprintf("%d of %d management groups, by the caller's roles", len(out.Value), len(rs))
+	ev.Reason = fmt.Sprintf("%d of %d management groups, by the caller's roles", len(out.Value), groups)
 	return out, a.read(ctx, ev)
 }
 

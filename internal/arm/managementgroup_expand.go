@@ -69,24 +69,21 @@ type family struct {
 	root string
 	// rows are the groups and subscriptions, by key.
 	rows map[string]Resource
-	may  func(op access.Operation, above []resource.ID) bool
+	// under are the keys of what is directly below each group.
+	under map[string][]string
+	may   func(op access.Operation, above []resource.ID) bool
 }
 
 // expandGroup adds to the view of a group what is asked for beside it. What the
 // caller may not read by itself is left out, with all below it.
-func (a *API) expandGroup(ctx context.Context, c access.Caller, key string, tree Tree, e GroupExpand, v View) error {
+func (a *API) expandGroup(ctx context.Context, c access.Caller, key string, e GroupExpand, v View) error {
 	if !e.Children && !e.Path && !e.Ancestors {
 		return nil
 	}
-	may, err := a.Directory.Everywhere(ctx, c)
+	f, err := a.family(ctx, c)
 	if err != nil {
 		return err
 	}
-	rows, err := a.treeRows(ctx, c.Tenant)
-	if err != nil {
-		return err
-	}
-	f := family{tree: tree, root: RootGroup(c.Tenant).Key(), rows: rows, may: may}
 	properties := v["properties"].(map[string]any)
 	details := properties["details"].(map[string]any)
 	if e.Children {
@@ -102,7 +99,7 @@ func (a *API) expandGroup(ctx context.Context, c access.Caller, key string, tree
 	}
 	if e.Path {
 		slices.Reverse(chain)
-		details["path"] = pathViews(append(chain, rows[key]))
+		details["path"] = pathViews(append(chain, f.rows[key]))
 	}
 	return nil
 }
@@ -132,34 +129,31 @@ func (f family) shows(key string) (Resource, bool) {
 	if !ok {
 		return r, false
 	}
-	var above []resource.ID
-	for _, k := range f.tree.above(key, f.root) {
-		above = append(above, f.rows[k].ID)
-	}
 	action := actionManagementGroupRead
 	if isSubscription(key) {
 		action = typeSubscription + "/read"
 	}
-	return r, f.may(access.Operation{Action: action, Scope: r.ID}, above)
+	return r, f.permits(r.ID, action)
 }
 
-// children are the nodes directly below a group, by key. Below the root are also
-// the subscriptions that were never put anywhere.
-func (f family) children(key string, e GroupExpand) []View {
-	keys := f.tree.children(key)
-	for k := range f.rows {
-		if _, placed := f.tree[k]; key == f.root && isSubscription(k) && !placed {
-			keys = append(keys, k)
-		}
+// permits reports whether the caller may do something at a node.
+func (f family) permits(id resource.ID, action string) bool {
+	var above []resource.ID
+	for _, k := range f.tree.above(id.Key(), f.root) {
+		above = append(above, f.rows[k].ID)
 	}
-	slices.Sort(keys)
+	return f.may(access.Operation{Action: action, Scope: id}, above)
+}
+
+// children are the nodes directly below a group.
+func (f family) children(key string, e GroupExpand) []View {
 	out := []View{}
-	for _, k := range keys {
-		r, ok := f.shows(k)
-		if !ok || e.GroupsOnly && isSubscription(k) {
+	for _, r := range f.kins(key) {
+		k := r.ID.Key()
+		if e.GroupsOnly && isSubscription(k) {
 			continue
 		}
-		v := View{"id": r.ID.String(), "type": TypeManagementGroup, "name": r.ID.Name(), "displayName": displayName(r)}
+		v := View{"id": r.ID.String(), "type": TypeManagementGroup, "name": r.ID.Name(), "displayName": displayName(r.Resource)}
 		if isSubscription(k) {
 			v["type"] = "/subscriptions"
 		} else if e.Recurse {

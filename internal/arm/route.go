@@ -70,7 +70,7 @@ func paths() []path {
 		{"subscriptions/*/providers/Microsoft.Subscription/cancel", []string{"POST"}, (*API).serveSubscriptionAction},
 		{"providers/Microsoft.ManagedIdentity/operations", []string{"GET"}, (*API).serveIdentityOperations},
 		{"subscriptions/*/providers/*/checkNameAvailability", []string{"POST"}, (*API).serveNameAvailability},
-	}, operationPaths(), providerPaths())
+	}, operationPaths(), providerPaths(), groupPaths())
 }
 
 // router has the two tables; one is made with the handler.
