@@ -322,7 +322,7 @@ func (a *API) RoleAssignment(ctx context.Context, c access.Caller, id resource.I
 }
 
 // RoleAssignments lists those that count at scope and, unless the filter says
-// atScope(), those below it.
+// atScope(), those below it, as far as no denial hides them.
 func (a *API) RoleAssignments(ctx context.Context, c access.Caller, scope resource.ID, f AssignmentFilter, skip string) (List, error) {
 	ev, err := a.permit(ctx, c, actionAssignmentRead, scope)
 	if err != nil {
@@ -332,12 +332,19 @@ func (a *API) RoleAssignments(ctx context.Context, c access.Caller, scope resour
 	if err != nil {
 		return List{}, a.refuse(ctx, ev, problem.Of(err))
 	}
-	ras, err := a.assignmentsOf(ctx, c.Tenant, scope, f, Page{After: after, Limit: PageSize + 1})
+	hidden := a.denials(c)
+	out := List{Value: []View{}}
+	ras, next, err := sift(after,
+		func(p Page) ([]RoleAssignment, error) { return a.assignmentsOf(ctx, c.Tenant, scope, f, p) },
+		func(x RoleAssignment) string { return x.ID.Key() },
+		func(x RoleAssignment) (bool, error) {
+			hide, err := hidden.hide(ctx, scope, Need{actionAssignmentRead, x.Scope}, x.Scope)
+			return !hide, err
+		})
 	if err != nil {
 		return List{}, fmt.Errorf("listing role assignments at %s: %w", scope, err)
 	}
-	out := List{Value: []View{}}
-	ras, out.Next = cut(ras, func(x RoleAssignment) string { return x.ID.Key() })
+	out.Next = next
 	for _, ra := range ras {
 		out.Value = append(out.Value, assignmentView(ra))
 	}

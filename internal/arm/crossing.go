@@ -162,14 +162,19 @@ type denials struct {
 	a  *API
 	c  access.Caller
 	of map[string]func(access.Operation) bool
+	// nothing is denied to the caller, wherever.
+	nothing bool
 }
 
-func (a *API) denials(c access.Caller) denials {
-	return denials{a, c, map[string]func(access.Operation) bool{}}
+func (a *API) denials(c access.Caller) *denials {
+	return &denials{a: a, c: c, of: map[string]func(access.Operation) bool{}}
 }
 
 // refuse reports whether a deny assignment refuses an action on a resource.
-func (d denials) refuse(ctx context.Context, action string, id resource.ID) (bool, error) {
+func (d *denials) refuse(ctx context.Context, action string, id resource.ID) (bool, error) {
+	if d.nothing {
+		return false, nil
+	}
 	at := id.SubscriptionID()
 	if at.IsZero() {
 		at = id
@@ -180,7 +185,27 @@ func (d denials) refuse(ctx context.Context, action string, id resource.ID) (boo
 		if denies, err = d.a.Directory.Denies(ctx, d.c, at); err != nil {
 			return false, err
 		}
-		d.of[at.Key()] = denies
+		d.of[at.Key()], d.nothing = denies, denies == nil
 	}
 	return denies != nil && denies(access.Operation{Action: action, Scope: id}), nil
+}
+
+// hide reports whether a list at a scope leaves out a row of below it: where a
+// deny assignment refuses the caller to read the row by itself, which takes own,
+// or what it is about, whose name it would tell. What is of the scope itself or
+// of above counts there, and is for whoever may ask there.
+func (d *denials) hide(ctx context.Context, at resource.ID, own Need, about ...resource.ID) (bool, error) {
+	if own.Scope.Equal(at) || !at.Contains(own.Scope) {
+		return false, nil
+	}
+	denied, err := d.refuse(ctx, own.Action, own.Scope)
+	for _, id := range about {
+		if denied || err != nil {
+			break
+		}
+		if !id.IsZero() && !id.Contains(at) {
+			denied, err = d.refuse(ctx, id.Type()+"/read", id)
+		}
+	}
+	return denied, err
 }

@@ -248,7 +248,7 @@ func (a *API) DenyAssignment(ctx context.Context, c access.Caller, id resource.I
 }
 
 // DenyAssignments lists those that count at the scope and, unless the filter
-// says atScope(), those below it.
+// says atScope(), those below it, as far as none of them hides them.
 func (a *API) DenyAssignments(ctx context.Context, c access.Caller, scope resource.ID, f DenialFilter, skip string) (List, error) {
 	ev, err := a.permit(ctx, c, actionDenialRead, scope)
 	if err != nil {
@@ -268,16 +268,25 @@ func (a *API) DenyAssignments(ctx context.Context, c access.Caller, scope resour
 	if err != nil {
 		return List{}, err
 	}
-	all, err := a.Store.DenyAssignments(ctx, c.Tenant, scopes, below, Page{After: after, Limit: PageSize + 1})
+	hidden := a.denials(c)
+	all, next, err := sift(after,
+		func(p Page) ([]DenyAssignment, error) {
+			return a.Store.DenyAssignments(ctx, c.Tenant, scopes, below, p)
+		},
+		func(x DenyAssignment) string { return x.ID.Key() },
+		func(x DenyAssignment) (bool, error) {
+			if !f.wants(x, groups) {
+				return false, nil
+			}
+			hide, err := hidden.hide(ctx, scope, Need{actionDenialRead, x.Scope}, x.Scope)
+			return !hide, err
+		})
 	if err != nil {
 		return List{}, err
 	}
-	out := List{Value: []View{}}
-	all, out.Next = cut(all, func(x DenyAssignment) string { return x.ID.Key() })
+	out := List{Value: []View{}, Next: next}
 	for _, d := range all {
-		if f.wants(d, groups) {
-			out.Value = append(out.Value, denialView(d))
-		}
+		out.Value = append(out.Value, denialView(d))
 	}
 	return out, a.read(ctx, ev)
 }

@@ -122,7 +122,7 @@ func (t *Type) view(names web.Names, r Resource, have []directory.Principal, own
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
 
 // Subscriptions lists the subscriptions in or above which the caller has a
-// role: the list needs no right of its own.
+// role, but for those that a denial hides: the list needs no right of its own.
 func (a *API) Subscriptions(ctx context.Context, c access.Caller) (List, error) {
 	all, err := a.Store.Resources(ctx, c.Tenant, "", typeSubscription, Page{Limit: 10000})
 	if err != nil {
@@ -137,6 +137,7 @@ func (a *API) Subscriptions(ctx context.Context, c access.Caller) (List, error) 
 		return List{}, err
 	}
 	root := RootGroup(c.Tenant).Key()
+	hidden := a.denials(c)
 	out := List{Value: []View{}}
 	for _, s := range all {
 		above := tree.above(s.ID.Key(), root)
@@ -144,7 +145,12 @@ func (a *API) Subscriptions(ctx context.Context, c access.Caller) (List, error) 
 		for _, as := range facts.Assignments {
 			seen = seen || as.Scope.Contains(s.ID) || s.ID.Contains(as.Scope) || slices.Contains(above, as.Scope.Key())
 		}
-		if seen {
+		if !seen {
+			continue
+		}
+		if denied, err := hidden.refuse(ctx, typeSubscription+"/read", s.ID); err != nil {
+			return List{}, err
+		} else if !denied {
 			out.Value = append(out.Value, subscriptionView(s))
 		}
 	}

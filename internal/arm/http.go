@@ -23,7 +23,7 @@ import (
 // request's token.
 func (a *API) Handler(log *slog.Logger, authenticate func(ctx context.Context, r *http.Request) (access.Caller, error)) http.Handler {
 	table := router{nouns: nouns(), paths: paths()}
-	s := &web.Surface{Name: "management", Log: log, Write: a.writeProblem}
+	s := &web.Surface{Name: "management", Log: log, Write: a.writeProblem, Again: Again}
 	return s.Handle(func(w http.ResponseWriter, r *http.Request) error {
 		sayHeaders(w, r, a.Now())
 		segs, ok := web.Path(r)

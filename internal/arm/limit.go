@@ -3,6 +3,7 @@ package arm
 import (
 	"container/list"
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"net/http"
@@ -126,11 +127,11 @@ func (l Left) say(h http.Header) {
 // none is left. It is asked of known callers alone, so that nobody uses up what
 // is another's, and before anything is read of the request or asked of rights.
 //
-// Of refusals in a row the first is for the caller to record; the others are
-// on record with it ([OnRecord]), until the bucket was full again. The record
-// says that a principal was stopped, and when; a program in a loop does not fill
-// it with saying so. It never has more of them than of answers, and the log has
-// them all.
+// Of refusals in a row the first is for who asks to record; the others are on
+// record and in the log with it ([OnRecord], [Again]), until the bucket was full
+// again. Both say that a principal was stopped, and when; a program in a loop,
+// which is refused faster than it would be answered, does not fill a disk with
+// it. There are never more of them than of answers.
 func (a *API) Admit(ctx context.Context, c access.Caller, method string, sub resource.ID) (Left, error) {
 	kind := kindOf(method)
 	if a.Limits == nil || a.Limits.rate(kind).PerSecond == 0 {
@@ -151,6 +152,17 @@ func (a *API) Admit(ctx context.Context, c access.Caller, method string, sub res
 		a.Limits.learn(c.Tenant, sub)
 	}
 	return a.Limits.take(c, sub, kind)
+}
+
+// again is a refusal like the one before.
+type again struct{ recorded }
+
+func (e again) Unwrap() error { return e.recorded }
+
+// Again reports whether err is a refusal like the one before, by the same limit.
+func Again(err error) bool {
+	_, ok := errors.AsType[again](err)
+	return ok
 }
 
 // knows reports whether the subscription was found to be there. One that was
@@ -198,7 +210,7 @@ func (l *Limits) take(c access.Caller, sub resource.ID, kind string) (Left, erro
 	p.Detail = fmt.Sprintf("The client '%s' with object id '%s' has asked for more %s in the %s than its limit: %v come back each second, and it has %d at most. Please try again after '%s' seconds.",
 		c.Client, c.Principal, kind, of, limit.PerSecond, limit.Burst, p.RetryAfter())
 	if b.told {
-		return left, recorded{p}
+		return left, again{recorded{p}}
 	}
 	b.told = true
 	return left, p

@@ -156,6 +156,28 @@ func TestLimitComesBeforeTheBodyAndTheRights(t *testing.T) {
 	}
 }
 
+// TestLogHasTheFirstRefusalOfARun: refusals are cheap, and lines are not.
+func TestLogHasTheFirstRefusalOfARun(t *testing.T) {
+	t.Parallel()
+	w := newLimitedWorld(t, 2, 2)
+	c := w.as(tenantA, "c", roleReader+" "+sub)
+	var log strings.Builder
+	h := w.srv.ARM.Handler(slog.New(slog.NewTextHandler(&log, nil)), func(context.Context, *http.Request) (access.Caller, error) {
+		return access.Caller{Tenant: tenantA, Principal: c.oid}, nil
+	})
+	refused := 0
+	for range 50 {
+		rec := httptest.NewRecorder()
+		h.ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), "GET", w.url(g1), nil))
+		if rec.Code == 429 {
+			refused++
+		}
+	}
+	if lines := strings.Count(log.String(), "kind=throttled"); refused != 48 || lines != 1 {
+		t.Errorf("of %d refusals the log has %d, want 48 and the first:\n%s", refused, lines, log.String())
+	}
+}
+
 // untouched is a body that nobody may read.
 type untouched struct{ t *testing.T }
 

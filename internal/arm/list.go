@@ -1,6 +1,7 @@
 package arm
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"fmt"
@@ -255,7 +256,7 @@ func (a *API) page(ctx context.Context, c access.Caller, parent resource.ID, l L
 	out := List{Value: []View{}}
 	hidden := a.denials(c)
 	s := l.source(parent)
-	after := l.After
+	after, known := l.After, "" // known is the last row that the caller may know of
 	for seen := 0; seen < scanned; {
 		batch := l.Top - len(out.Value) + 1
 		if !l.Filter.IsZero() {
@@ -283,6 +284,7 @@ func (a *API) page(ctx context.Context, c access.Caller, parent resource.ID, l L
 			} else if denied {
 				continue // it is not read by itself, and so not here
 			}
+			known = after
 			if v := a.listed(c, l, r, have); v != nil {
 				out.Value = append(out.Value, v)
 			}
@@ -291,7 +293,7 @@ func (a *API) page(ctx context.Context, c access.Caller, parent resource.ID, l L
 			return out, nil
 		}
 	}
-	out.Next = encodeSkip(after)
+	out.Next = encodeSkip(cmp.Or(known, after))
 	return out, nil
 }
 
@@ -360,6 +362,38 @@ func cut[T any](rows []T, key func(T) string) (page []T, next string) {
 		return rows, ""
 	}
 	return rows[:PageSize], encodeSkip(key(rows[PageSize-1]))
+}
+
+// sift reads a page of the rows that shows lets through, after a key. Where it
+// has looked at [scanned] of them the page is short, and there may be more. The
+// token of the next page names the last row that is shown, so that it does not
+// tell of one that is hidden; only where none is shown it must.
+func sift[T any](after string, read func(Page) ([]T, error), key func(T) string, shows func(T) (bool, error)) (page []T, next string, err error) {
+	shown := ""
+	for seen := 0; seen < scanned; {
+		rows, err := read(Page{After: after, Limit: PageSize + 1})
+		if err != nil {
+			return nil, "", err
+		}
+		seen += len(rows)
+		for _, r := range rows {
+			if len(page) == PageSize {
+				return page, encodeSkip(shown), nil
+			}
+			after = key(r)
+			ok, err := shows(r)
+			if err != nil {
+				return nil, "", err
+			}
+			if ok {
+				page, shown = append(page, r), after
+			}
+		}
+		if len(rows) <= PageSize {
+			return page, "", nil
+		}
+	}
+	return page, encodeSkip(cmp.Or(shown, after)), nil
 }
 
 func encodeSkip(key string) string {

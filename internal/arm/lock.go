@@ -173,7 +173,8 @@ func (a *API) serveLocks(w http.ResponseWriter, r *http.Request, q request, prob
 	return a.answerList(w, r, q, l, err)
 }
 
-// Locks lists locks; the inherited ones are on the first page.
+// Locks lists locks, as far as no denial hides them; the inherited ones are on
+// the first page.
 func (a *API) Locks(ctx context.Context, c access.Caller, scope resource.ID, atScope bool, after string) (List, error) {
 	ev, err := a.permit(ctx, c, typeLock+"/read", scope)
 	if err != nil {
@@ -191,12 +192,18 @@ func (a *API) Locks(ctx context.Context, c access.Caller, scope resource.ID, atS
 	}
 	out := List{Value: []View{}}
 	if !atScope {
-		below, err := a.Store.Resources(ctx, c.Tenant, scope.Key(), typeLock, Page{After: after, Limit: PageSize + 1})
+		hidden := a.denials(c)
+		below, next, err := sift(after,
+			func(p Page) ([]Resource, error) { return a.Store.Resources(ctx, c.Tenant, scope.Key(), typeLock, p) },
+			func(l Resource) string { return l.ID.Key() },
+			func(l Resource) (bool, error) {
+				hide, err := hidden.hide(ctx, scope, Need{typeLock + "/read", l.ID}, l.BoundTo)
+				return !hide, err
+			})
 		if err != nil {
 			return List{}, fmt.Errorf("listing locks: %w", err)
 		}
-		below, out.Next = cut(below, func(l Resource) string { return l.ID.Key() })
-		rows = append(rows, below...)
+		rows, out.Next = append(rows, below...), next
 	}
 	t := lockType()
 	for _, r := range rows {

@@ -1,6 +1,7 @@
 package arm
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -68,8 +69,9 @@ func (a *API) serveOrphans(w http.ResponseWriter, r *http.Request, q request, pr
 	return a.answerList(w, r, q, l, err)
 }
 
-// Orphans lists what nothing uses below a scope: first identities, by their
-// resources, then rows that a type finds useless. kind "" means all.
+// Orphans lists what nothing uses below a scope, as far as no denial hides it:
+// first identities, by their resources, then rows that a type finds useless. kind
+// "" means all.
 func (a *API) Orphans(ctx context.Context, c access.Caller, scope resource.ID, kind, skip string) (List, error) {
 	ev, err := a.permit(ctx, c, actionOrphans, scope)
 	if err != nil {
@@ -84,9 +86,9 @@ func (a *API) Orphans(ctx context.Context, c access.Caller, scope resource.ID, k
 	var found []Orphan
 	var last string
 	if typ == "" {
-		found, last, err = a.unused(ctx, c.Tenant, scope, key)
+		found, last, err = a.unused(ctx, c, scope, key)
 	} else {
-		found, last, err = a.useless(ctx, c.Tenant, scope, typ, key)
+		found, last, err = a.useless(ctx, c, scope, typ, key)
 	}
 	if err != nil {
 		return List{}, err
@@ -110,9 +112,34 @@ func (a *API) Orphans(ctx context.Context, c access.Caller, scope resource.ID, k
 	return out, a.read(ctx, ev)
 }
 
+// unhidden leaves out what a denial hides of rows, which are of a page of so many,
+// and says after what the next page begins; "" if there is none. It begins after
+// the last row that is not hidden, which the caller may know, unless all are.
+// about is what a row tells of, its own ID first.
+func unhidden[T any](ctx context.Context, hidden *denials, scope resource.ID, rows []T, about func(T) []resource.ID, page int) (out []T, last string, err error) {
+	for _, r := range rows {
+		ids := about(r)
+		hide, err := hidden.hide(ctx, scope, Need{actionOrphans, ids[0]}, ids...)
+		if err != nil {
+			return nil, "", err
+		}
+		if !hide {
+			out, last = append(out, r), ids[0].Key()
+		}
+	}
+	if len(rows) < page {
+		return out, "", nil
+	}
+	return out, cmp.Or(last, about(rows[page-1])[0].Key()), nil
+}
+
 // unused looks at a page of principals; last is "" after the last one.
-func (a *API) unused(ctx context.Context, tenant string, scope resource.ID, after string) (out []Orphan, last string, err error) {
-	us, err := a.Store.Uses(ctx, tenant, scope.Key(), Page{After: after, Limit: orphanPage})
+func (a *API) unused(ctx context.Context, c access.Caller, scope resource.ID, after string) (out []Orphan, last string, err error) {
+	us, err := a.Store.Uses(ctx, c.Tenant, scope.Key(), Page{After: after, Limit: orphanPage})
+	if err != nil {
+		return nil, "", err
+	}
+	us, last, err = unhidden(ctx, a.denials(c), scope, us, func(u Uses) []resource.ID { return []resource.ID{u.Resource} }, orphanPage)
 	if err != nil {
 		return nil, "", err
 	}
@@ -131,27 +158,28 @@ func (a *API) unused(ctx context.Context, tenant string, scope resource.ID, afte
 			add(orphanDisabled, "it is disabled and has roles, which count again when it is enabled")
 		}
 	}
-	if len(us) == orphanPage {
-		last = us[orphanPage-1].Resource.Key()
-	}
 	return out, last, nil
 }
 
 // useless looks at a page of the rows of a type.
-func (a *API) useless(ctx context.Context, tenant string, scope resource.ID, typ, after string) (out []Orphan, last string, err error) {
+func (a *API) useless(ctx context.Context, c access.Caller, scope resource.ID, typ, after string) (out []Orphan, last string, err error) {
 	t := a.Types[typ]
 	if t == nil || t.Useless == nil {
 		return nil, "", problem.Errorf(problem.Invalid, "The query parameter '$skiptoken' is not one that this API gave out.")
 	}
-	rs, err := a.Store.Resources(ctx, tenant, scope.Key(), typ, Page{After: after, Limit: PageSize})
+	rs, err := a.Store.Resources(ctx, c.Tenant, scope.Key(), typ, Page{After: after, Limit: PageSize})
 	if err != nil {
 		return nil, "", fmt.Errorf("listing below %s: %w", scope, err)
+	}
+	rs, last, err = unhidden(ctx, a.denials(c), scope, rs, func(r Resource) []resource.ID { return []resource.ID{r.ID, r.BoundTo} }, PageSize)
+	if err != nil {
+		return nil, "", err
 	}
 	var bound []string
 	for _, r := range rs {
 		bound = append(bound, r.BoundTo.Key())
 	}
-	have, err := a.Store.Holdings(ctx, tenant, bound)
+	have, err := a.Store.Holdings(ctx, c.Tenant, bound)
 	if err != nil {
 		return nil, "", fmt.Errorf("reading the identities of what rows are bound to: %w", err)
 	}
@@ -159,9 +187,6 @@ func (a *API) useless(ctx context.Context, tenant string, scope resource.ID, typ
 		if why := t.Useless(r, have[r.BoundTo.Key()].Identities); why != "" {
 			out = append(out, Orphan{Kind: orphanRule, ID: r.ID.String(), Reason: why})
 		}
-	}
-	if len(rs) == PageSize {
-		last = rs[PageSize-1].ID.Key()
 	}
 	return out, last, nil
 }

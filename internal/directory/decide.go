@@ -112,7 +112,7 @@ func (d *Directory) Everywhere(ctx context.Context, c access.Caller) (func(op ac
 }
 
 // Denies returns what says whether a deny assignment refuses an operation to c
-// at scope or below it; nil if there is none that could. It is for
+// at scope or below it; nil if c is denied nothing anywhere. It is for
 // operations on many resources of which one right is asked: a denial at one of
 // them holds there.
 func (d *Directory) Denies(ctx context.Context, c access.Caller, scope resource.ID) (func(access.Operation) bool, error) {

@@ -96,7 +96,7 @@ func routes() []route {
 // authenticate finds the caller behind a request's token.
 func (g *Graph) Handler(log *slog.Logger, authenticate func(ctx context.Context, r *http.Request) (access.Caller, error)) http.Handler {
 	table := routes()
-	s := &web.Surface{Name: "graph", Log: log, Write: g.writeProblem}
+	s := &web.Surface{Name: "graph", Log: log, Write: g.writeProblem, Again: arm.Again}
 	return s.Handle(func(w http.ResponseWriter, r *http.Request) error {
 		c, err := authenticate(r.Context(), r)
 		if err != nil {

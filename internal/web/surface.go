@@ -38,6 +38,9 @@ type Surface struct {
 	Name  string
 	Log   *slog.Logger
 	Write func(w http.ResponseWriter, r *http.Request, p *problem.Error)
+	// Again says of an error that it is one of many, the first of which was
+	// logged: the log has it at debug level alone. May be nil.
+	Again func(err error) bool
 }
 
 // Handle adapts h. It is the only place where an error becomes a response.
@@ -56,8 +59,11 @@ func (s *Surface) Handle(h Handler) http.Handler {
 		}
 		p := problem.Of(err)
 		level := slog.LevelInfo
-		if p.Kind == problem.Internal {
+		switch {
+		case p.Kind == problem.Internal:
 			level = slog.LevelError
+		case s.Again != nil && s.Again(err):
+			level = slog.LevelDebug
 		}
 		s.Log.LogAttrs(r.Context(), level, "request refused",
 			slog.String("surface", s.Name), slog.String("method", problem.Clip(r.Method)), slog.String("path", problem.Clip(r.URL.Path)),
