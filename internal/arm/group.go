@@ -291,6 +291,19 @@ func (a *API) membership(ctx context.Context, tenant, group, member string, add 
 	return m, nil
 }
 
+// read fills in, within a write, what hangs on the membership now. It returns the
+// groups that the group is in.
+func (m *membership) read(tx Tx) (above []Group, err error) {
+	if above, err = tx.GroupsOf(m.group, true); err != nil {
+		return nil, err
+	}
+	if m.denials, err = tx.DenialsNaming(m.all(above)); err != nil || !m.add {
+		return above, err
+	}
+	m.roles, err = tx.AssignmentsOf(m.all(above))
+	return above, err
+}
+
 // all is the group and those that it is in.
 func (m membership) all(above []Group) []string {
 	out := []string{m.group}
@@ -320,34 +333,48 @@ func (m membership) needs() map[string]access.Operation {
 // mayChange checks that the caller may do all that the change amounts to. It
 // returns what it checked.
 func (a *API) mayChange(ctx context.Context, c access.Caller, m membership) (map[string]access.Operation, error) {
-	needs := m.needs()
+	var mine []Group
 	if len(m.denials) > 0 {
-		mine, err := a.Store.GroupsOf(ctx, c.Tenant, c.Principal, true)
-		if err != nil {
+		var err error
+		if mine, err = a.Store.GroupsOf(ctx, c.Tenant, c.Principal, true); err != nil {
 			return nil, err
 		}
-		for _, d := range m.denials {
-			if err := d.changeableBy(c, mine); err != nil {
-				return nil, a.refuse(ctx, a.event(c, actionDenialWrite, d.Scope), problem.Of(err))
-			}
+	}
+	lacks, p, err := a.lacks(ctx, c, m, mine)
+	if err != nil {
+		return nil, err
+	}
+	if p != nil {
+		return nil, a.refuse(ctx, a.event(c, lacks.Action, lacks.Scope), p)
+	}
+	return m.needs(), nil
+}
+
+// lacks finds what the caller, who is in the groups mine, may not do of what the
+// change amounts to, and says so in p; p is nil if it may do all. It records
+// nothing: it is asked within writes too.
+func (a *API) lacks(ctx context.Context, c access.Caller, m membership, mine []Group) (op access.Operation, p *problem.Error, err error) {
+	for _, d := range m.denials {
+		if err := d.changeableBy(c, mine); err != nil {
+			return access.Operation{Action: actionDenialWrite, Scope: d.Scope}, problem.Of(err), nil
 		}
 	}
-	for _, op := range needs {
+	for _, op := range m.needs() {
 		decide := a.Directory.Authorize
 		if op.Action == actionDenialWrite {
 			decide = a.Directory.AuthorizeUnconditionally
 		}
 		d, err := decide(ctx, c, op)
 		if err != nil {
-			return nil, err
+			return op, nil, err
 		}
 		if !d.Allowed {
-			return nil, a.refuse(ctx, a.event(c, op.Action, op.Scope), problem.Errorf(problem.LinkedDenied,
+			return op, problem.Errorf(problem.LinkedDenied,
 				"The client '%s' with object id '%s' may change groups; however, who is in the group '%s' decides about access, and it does not have authorization to perform action '%s' over scope '%s'.",
-				c.Client, c.Principal, m.group, op.Action, op.Scope))
+				c.Client, c.Principal, m.group, op.Action, op.Scope), nil
 		}
 	}
-	return needs, nil
+	return op, nil, nil
 }
 
 // putMember changes the membership, within the write. What was checked before
@@ -356,22 +383,16 @@ func (a *API) putMember(tx Tx, tenant string, m membership, checked map[string]a
 	if _, err := tx.Group(m.group); err != nil {
 		return false, err
 	}
-	above, err := tx.GroupsOf(m.group, true)
-	if err != nil {
-		return false, err
-	}
-	if m.denials, err = tx.DenialsNaming(m.all(above)); err != nil {
-		return false, err
-	}
 	if m.add {
 		if _, err := tx.Principal(m.member); problem.Is(err, problem.NotFound) {
 			return false, problem.Errorf(problem.PrincipalNotFound, "Principal %s does not exist in the directory %s.", m.member, tenant)
 		} else if err != nil {
 			return false, err
 		}
-		if m.roles, err = tx.AssignmentsOf(m.all(above)); err != nil {
-			return false, err
-		}
+	}
+	above, err := m.read(tx)
+	if err != nil {
+		return false, err
 	}
 	for key := range m.needs() {
 		if _, ok := checked[key]; !ok {
