@@ -17,8 +17,9 @@ import (
 type Uses struct {
 	directory.Principal
 	// Attached: a resource has it. Role: it has one at some scope. Member: it is
-	// in a group.
-	Attached, Role, Member bool
+	// in a group. Federated: it trusts tokens of other issuers, whose programs may
+	// be it without any resource.
+	Attached, Role, Member, Federated bool
 }
 
 // Orphan is something that nothing uses, or that says what is not so. Nothing of
@@ -121,8 +122,8 @@ func (a *API) unused(ctx context.Context, tenant string, scope resource.ID, afte
 			out = append(out, Orphan{Kind: kind, ID: u.Resource.String(), PrincipalID: u.ID, Reason: why})
 		}
 		managed := u.Kind == directory.ManagedIdentity
-		if managed && !u.System && !u.Attached {
-			add(orphanUnattached, "no resource has this identity")
+		if managed && !u.System && !u.Attached && !u.Federated {
+			add(orphanUnattached, "no resource has this identity, and it has no federated credential")
 		}
 		if managed && !u.Role && !u.Member {
 			add(orphanRoleless, "it has no role, and is in no group that could have one")

@@ -81,12 +81,13 @@ func checkFinds(t *testing.T, f *fixture) {
 }
 
 func usesByResource(t *testing.T, f *fixture) {
-	f.put(node(identity("a")), node(identity("b")), node(identity("c")))
+	f.put(node(identity("a")), node(identity("b")), node(identity("c")), node(identity("d")))
 	f.write(func(tx arm.Tx) error {
 		return firstError(
 			tx.PutPrincipal(principalOf("a", identity("a"), false)), tx.PutPrincipal(principalOf("b", identity("b"), false)),
 			tx.PutPrincipal(principalOf("c", identity("c"), false)), tx.PutGroup(arm.Group{Tenant: tenant, ID: "g", Name: "g", Created: noon}),
-			tx.Attach(id(machine("G", "vm")).Key(), id(identity("a")).Key()), tx.PutRoleAssignment(grant("/", "x", "r", "b")))
+			tx.Attach(id(machine("G", "vm")).Key(), id(identity("a")).Key()), tx.PutRoleAssignment(grant("/", "x", "r", "b")),
+			tx.PutPrincipal(principalOf("d", identity("d"), false)), tx.PutFederatedCredential("d", trusting("c", "s", "")))
 	})
 	f.write(func(tx arm.Tx) error { _, err := tx.AddMember("g", "c"); return err })
 	first, err := f.db.Uses(t.Context(), tenant, "/subscriptions/S", arm.Page{Limit: 2})
@@ -97,6 +98,7 @@ func usesByResource(t *testing.T, f *fixture) {
 		{Principal: principalOf("a", identity("a"), false), Attached: true},
 		{Principal: principalOf("b", identity("b"), false), Role: true},
 		{Principal: principalOf("c", identity("c"), false), Member: true},
+		{Principal: principalOf("d", identity("d"), false), Federated: true},
 	})
 }
 
