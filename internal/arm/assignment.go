@@ -323,14 +323,10 @@ func (a *API) RoleAssignment(ctx context.Context, c access.Caller, id resource.I
 
 // RoleAssignments lists those that count at scope and, unless the filter says
 // atScope(), those below it.
-func (a *API) RoleAssignments(ctx context.Context, c access.Caller, scope resource.ID, f AssignmentFilter, skip string) (List, error) {
+func (a *API) RoleAssignments(ctx context.Context, c access.Caller, scope resource.ID, f AssignmentFilter, after string) (List, error) {
 	ev, err := a.permit(ctx, c, actionAssignmentRead, scope)
 	if err != nil {
 		return List{}, err
-	}
-	after, err := decodeSkip(skip)
-	if err != nil {
-		return List{}, a.refuse(ctx, ev, problem.Of(err))
 	}
 	ras, err := a.assignmentsOf(ctx, c.Tenant, scope, f, Page{After: after, Limit: PageSize + 1})
 	if err != nil {

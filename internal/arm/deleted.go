@@ -192,14 +192,10 @@ func (a *API) serveDeletedList(w http.ResponseWriter, r *http.Request, q request
 }
 
 // DeletedIdentities lists the identities of a subscription that can be recovered.
-func (a *API) DeletedIdentities(ctx context.Context, c access.Caller, sub resource.ID, skip string) (List, error) {
+func (a *API) DeletedIdentities(ctx context.Context, c access.Caller, sub resource.ID, after string) (List, error) {
 	ev, err := a.permit(ctx, c, actionDeletedRead, sub)
 	if err != nil {
 		return List{}, err
-	}
-	after, err := decodeSkip(skip)
-	if err != nil {
-		return List{}, a.refuse(ctx, ev, problem.Of(err))
 	}
 	key, principal, _ := strings.Cut(after, " ") // keys have spaces only in names, and those are no identities'
 	ds, err := a.Store.DeletedIdentities(ctx, c.Tenant, sub.Key(), key, principal, PageSize+1)

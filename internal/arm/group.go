@@ -120,15 +120,11 @@ func (a *API) unread(ctx context.Context, ev audit.Event, err error) error {
 }
 
 // Groups lists the groups by object id, with name only those that are called
-// so. next is the token of the next page, "" on the last.
-func (a *API) Groups(ctx context.Context, c access.Caller, name, skip string) (out []Group, next string, err error) {
+// so. next is where the next page begins, "" on the last.
+func (a *API) Groups(ctx context.Context, c access.Caller, name, after string) (out []Group, next string, err error) {
 	ev, _, err := a.permitGroup(ctx, c, actionGroupRead, "")
 	if err != nil {
 		return nil, "", err
-	}
-	after, err := decodeSkip(skip)
-	if err != nil {
-		return nil, "", a.refuse(ctx, ev, problem.Of(err))
 	}
 	out, err = a.Store.Groups(ctx, c.Tenant, name, Page{After: after, Limit: PageSize + 1})
 	if err != nil {
@@ -156,14 +152,10 @@ func (a *API) GroupsOf(ctx context.Context, c access.Caller, member string, thro
 }
 
 // Members lists who is in the group itself, by object id.
-func (a *API) Members(ctx context.Context, c access.Caller, group, skip string) (out []directory.Principal, next string, err error) {
+func (a *API) Members(ctx context.Context, c access.Caller, group, after string) (out []directory.Principal, next string, err error) {
 	ev, group, err := a.permitGroup(ctx, c, actionGroupRead, group)
 	if err != nil {
 		return nil, "", err
-	}
-	after, err := decodeSkip(skip)
-	if err != nil {
-		return nil, "", a.refuse(ctx, ev, problem.Of(err))
 	}
 	if _, err := a.Store.Group(ctx, c.Tenant, group); err != nil {
 		return nil, "", a.unread(ctx, ev, err)

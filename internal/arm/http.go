@@ -41,6 +41,9 @@ func (a *API) Handler(log *slog.Logger, authenticate func(ctx context.Context, r
 			err = apiVersion(q.q)
 		}
 		if err == nil {
+			err = a.openPlace(r.Context(), q)
+		}
+		if err == nil {
 			err = table.route(a, w, r, q)
 		}
 		return a.onRecord(r, q, err)
@@ -276,9 +279,9 @@ func (a *API) answerList(w http.ResponseWriter, r *http.Request, q request, l Li
 	}
 	out := map[string]any{"value": l.Value}
 	if l.Next != "" {
-		next := q.q
-		next.Set("$skiptoken", l.Next)
-		out["nextLink"] = a.Names.Asked(q.c.Asked).Management() + (&url.URL{Path: q.path}).EscapedPath() + "?" + next.Encode()
+		if out["nextLink"], err = a.nextLink(r.Context(), q, l.Next); err != nil {
+			return err
+		}
 	}
 	return web.WriteJSON(w, http.StatusOK, out)
 }

@@ -2,14 +2,15 @@ package arm
 
 import (
 	"context"
-	"encoding/base64"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/innate-id/innate/internal/access"
+	"github.com/innate-id/innate/internal/cursor"
 	"github.com/innate-id/innate/internal/directory"
 	"github.com/innate-id/innate/internal/odata"
 	"github.com/innate-id/innate/internal/problem"
@@ -26,7 +27,8 @@ const scanned = 2000
 // List is one page of a list and where the next begins.
 type List struct {
 	Value []View
-	// Next is the token of the next page; "" on the last.
+	// Next is where the next page begins: mostly the key of the last that was
+	// looked at. Clients get it sealed. "" on the last.
 	Next string
 }
 
@@ -53,9 +55,7 @@ func listQuery(q url.Values, typ string) (ListQuery, error) {
 	if err := out.Filter.Check(filterable, out.knows); err != nil {
 		return out, err
 	}
-	if out.After, err = decodeSkip(q.Get("$skiptoken")); err != nil {
-		return out, err
-	}
+	out.After = q.Get("$skiptoken")
 	if out.Top, err = top(q); err != nil {
 		return out, err
 	}
@@ -274,7 +274,7 @@ func (a *API) page(ctx context.Context, c access.Caller, parent resource.ID, l L
 		}
 		for _, r := range rs {
 			if len(out.Value) == l.Top {
-				out.Next = encodeSkip(after)
+				out.Next = after
 				return out, nil
 			}
 			after = r.ID.Key()
@@ -291,7 +291,7 @@ func (a *API) page(ctx context.Context, c access.Caller, parent resource.ID, l L
 			return out, nil
 		}
 	}
-	out.Next = encodeSkip(after)
+	out.Next = after
 	return out, nil
 }
 
@@ -349,31 +349,38 @@ func (a *API) listed(c access.Caller, l ListQuery, r Resource, all map[string]Ho
 	return v
 }
 
-// A token of a page is the key that it begins after, marked, so that a text
-// which is none is refused and not taken for a place.
-const skipMark = "after:"
-
-// cut makes a page of what was read, one row more than a page, and the token of
-// the next if there is one.
+// cut makes a page of what was read, one row more than a page, and where the
+// next begins if there is one.
 func cut[T any](rows []T, key func(T) string) (page []T, next string) {
 	if len(rows) <= PageSize {
 		return rows, ""
 	}
-	return rows[:PageSize], encodeSkip(key(rows[PageSize-1]))
+	return rows[:PageSize], key(rows[PageSize-1])
 }
 
-func encodeSkip(key string) string {
-	return base64.RawURLEncoding.EncodeToString([]byte(skipMark + key))
+// openPlace puts into the query, in the place of the token that the client was
+// given, where the page begins: below, $skiptoken is a place.
+func (a *API) openPlace(ctx context.Context, q request) error {
+	if !q.q.Has("$skiptoken") {
+		return nil
+	}
+	place, err := a.Cursors.Place(ctx, q.reader(), q.q.Get("$skiptoken"))
+	q.q.Set("$skiptoken", place)
+	return err
 }
 
-func decodeSkip(s string) (string, error) {
-	if s == "" {
-		return "", nil
+// nextLink is the absolute URL of the page that begins at place.
+func (a *API) nextLink(ctx context.Context, q request, place string) (string, error) {
+	token, err := a.Cursors.Token(ctx, q.reader(), place)
+	if err != nil {
+		return "", err
 	}
-	b, err := base64.RawURLEncoding.DecodeString(s)
-	key, ok := strings.CutPrefix(string(b), skipMark)
-	if err != nil || !ok {
-		return "", problem.Errorf(problem.Invalid, "The query parameter '$skiptoken' is not one that this API gave out; follow nextLink as it is.").At("$skiptoken")
-	}
-	return key, nil
+	next := maps.Clone(q.q)
+	next.Del("$skip") // the place says it
+	next.Set("$skiptoken", token)
+	return a.Names.Asked(q.c.Asked).Management() + (&url.URL{Path: q.path}).EscapedPath() + "?" + next.Encode(), nil
+}
+
+func (q request) reader() cursor.Reader {
+	return cursor.Reader{API: "management", Tenant: q.c.Tenant, Principal: q.c.Principal}
 }

@@ -71,14 +71,10 @@ func (a *API) serveOrphans(w http.ResponseWriter, r *http.Request, q request, pr
 
 // Orphans lists what nothing uses below a scope: first identities, by their
 // resources, then rows that a type finds useless. kind "" means all.
-func (a *API) Orphans(ctx context.Context, c access.Caller, scope resource.ID, kind, skip string) (List, error) {
+func (a *API) Orphans(ctx context.Context, c access.Caller, scope resource.ID, kind, after string) (List, error) {
 	ev, err := a.permit(ctx, c, actionOrphans, scope)
 	if err != nil {
 		return List{}, err
-	}
-	after, err := decodeSkip(skip)
-	if err != nil {
-		return List{}, a.refuse(ctx, ev, problem.Of(err))
 	}
 	// The rows of each type follow on those of the one before; "" are principals.
 	typ, key, _ := strings.Cut(after, " ")
@@ -97,7 +93,7 @@ func (a *API) Orphans(ctx context.Context, c access.Caller, scope resource.ID, k
 		typ = a.nextUseless(typ)
 	}
 	if last != "" || typ != "" {
-		out.Next = encodeSkip(typ + " " + last)
+		out.Next = typ + " " + last
 	}
 	for _, o := range found {
 		if kind == "" || kind == o.Kind {
