@@ -53,7 +53,7 @@ func (a *API) serveRecover(w http.ResponseWriter, r *http.Request, q request, ar
 // eyes for good, and each takes the right to assign the identity and to write the
 // resource, with all that its type says of it. Who may does so anew.
 func (a *API) RecoverIdentity(ctx context.Context, c access.Caller, args []string, q RecoverRequest) (View, error) {
-	d, err := a.mayRecover(ctx, c, args)
+	d, found, err := a.mayRecover(ctx, c, args)
 	if err != nil {
 		return nil, err
 	}
@@ -69,14 +69,18 @@ func (a *API) RecoverIdentity(ctx context.Context, c access.Caller, args []strin
 	if ev, err = a.permit(ctx, c, t.Name+"/write", id); err != nil {
 		return nil, err
 	}
+	needs := []Need{found, {t.Name + "/write", id}}
 	ev.Action = actionRecover
 	why := ev.Reason
 	var v View
 	err = a.Store.Write(ctx, &ev, func(tx Tx) error {
+		report := newRecovery(ctx, c, strings.EqualFold(q.Properties.RoleAssignments, "Permitted"))
+		if err := report.still(a, needs); err != nil {
+			return err
+		}
 		if err := unlocked(tx, ev); err != nil {
 			return err
 		}
-		report := newRecovery(ctx, c, strings.EqualFold(q.Properties.RoleAssignments, "Permitted"))
 		v, err = a.recover(tx, t, d.Identity.ID, id, report)
 		ev.Reason = why + "; the identity " + d.Identity.ID + ", with " + report.String()
 		return err
@@ -105,27 +109,30 @@ func (q RecoverRequest) check(t *Type, was resource.ID) (resource.ID, error) {
 }
 
 // mayRecover finds the identity for who may write it, or may recover whatever
-// the subscription has. Nobody else learns whether it is there.
-func (a *API) mayRecover(ctx context.Context, c access.Caller, args []string) (DeletedIdentity, error) {
+// the subscription has; by says which of the two it was. Nobody else learns
+// whether it is there.
+func (a *API) mayRecover(ctx context.Context, c access.Caller, args []string) (d DeletedIdentity, by Need, err error) {
 	sub, err := resource.Parse("/subscriptions/" + args[0])
 	if err != nil {
-		return DeletedIdentity{}, err
+		return d, by, err
 	}
 	d, ferr := a.findDeleted(ctx, c.Tenant, args)
 	if ferr == nil {
-		ok, err := a.Directory.Authorize(ctx, c, access.Operation{Action: typeIdentity + "/write", Scope: d.Resource.ID})
+		by = Need{typeIdentity + "/write", d.Resource.ID}
+		ok, err := a.Directory.Authorize(ctx, c, access.Operation{Action: by.Action, Scope: by.Scope})
 		if err != nil || ok.Allowed {
-			return d, err
+			return d, by, err
 		}
 	}
-	ev, err := a.permit(ctx, c, actionRecover, sub)
+	by = Need{actionRecover, sub}
+	ev, err := a.permit(ctx, c, by.Action, by.Scope)
 	if err != nil {
-		return d, err
+		return d, by, err
 	}
 	if p := problem.Of(ferr); ferr != nil && p.Kind != problem.Internal {
-		return d, a.refuse(ctx, ev, p)
+		return d, by, a.refuse(ctx, ev, p)
 	}
-	return d, ferr
+	return d, by, ferr
 }
 
 // recover is the part that runs within the write.

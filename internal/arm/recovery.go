@@ -78,6 +78,22 @@ func (r *recovery) may(a *API, action string, scope resource.ID) (bool, error) {
 	return d.Allowed, err
 }
 
+// still asks within the write for what was found before it: a right that was
+// taken away while the request was on its way does not count. It is not enough
+// to ask here, since who has no right is not to hold up the tenant's writes.
+func (r *recovery) still(a *API, needs []Need) error {
+	for _, n := range needs {
+		ok, err := r.may(a, n.Action, n.Scope)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return notAuthorized(r.by, n.Action, n.Scope)
+		}
+	}
+	return nil
+}
+
 // restoreCredentials makes the federated credentials again, below id. Whoever may
 // write one can become the identity, so that it needs the right to. Nobody can
 // have that at one credential alone: what was at it went with it.
