@@ -49,9 +49,9 @@ func (a *API) serveRecover(w http.ResponseWriter, r *http.Request, q request, ar
 // each. Not restored is what has no place any more: a scope that was deleted
 // (also if another resource has its ID now), a role or a group that is gone. Nor
 // do tokens from before count again. Attachments are told of and do not come back:
-// a resource would have an identity again that it may have lost in its owner's
-// eyes for good, and each takes the right to assign the identity and to write the
-// resource, with all that its type says of it. Who may does so anew.
+// whoever owns the resource now may not know that programs on it could be the
+// identity, and attaching takes the right to assign it and to write each resource,
+// with all that the resource's type says of a write. Who may attaches it anew.
 func (a *API) RecoverIdentity(ctx context.Context, c access.Caller, args []string, q RecoverRequest) (View, error) {
 	d, found, err := a.mayRecover(ctx, c, args)
 	if err != nil {
