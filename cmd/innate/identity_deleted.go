@@ -70,7 +70,8 @@ func identityDeleted(f *flags) *cobra.Command {
 	}, true)
 }
 
-// recoveredNode is an identity that is there again, and what became of its roles.
+// recoveredNode is an identity that is there again, and what became of what it
+// had.
 type recoveredNode struct {
 	identityNode
 	Recovery struct {
@@ -80,7 +81,43 @@ type recoveredNode struct {
 			Scope  string `json:"scope,omitempty"`
 			Reason string `json:"reason"`
 		} `json:"notRestoredRoleAssignments"`
+		Credentials     []string   `json:"restoredFederatedIdentityCredentials"`
+		LostCredentials []lostNode `json:"notRestoredFederatedIdentityCredentials"`
+		Groups          []string   `json:"restoredGroupMemberships"`
+		LostGroups      []lostNode `json:"notRestoredGroupMemberships"`
+		Attachments     []lostNode `json:"notRestoredAttachments"`
 	} `json:"recovery"`
+}
+
+// lostNode is something that did not come back.
+type lostNode struct {
+	ID     string `json:"id,omitempty"`
+	Reason string `json:"reason"`
+}
+
+// write says what came back and what did not.
+func (n recoveredNode) write(p *prose) {
+	r := n.Recovery
+	p.line("%s", n.ID)
+	p.line("%d role assignments restored, %d not", len(r.Restored), len(r.NotRestored))
+	for _, lost := range r.NotRestored {
+		p.line("not restored at %s: %s", word(lost.Scope), shownWhy(lost.Reason))
+	}
+	for _, part := range []struct {
+		what string
+		got  []string
+		lost []lostNode
+	}{{"federated credentials", r.Credentials, r.LostCredentials}, {"group memberships", r.Groups, r.LostGroups}} {
+		if len(part.got)+len(part.lost) > 0 {
+			p.line("%d %s restored, %d not", len(part.got), part.what, len(part.lost))
+		}
+		for _, lost := range part.lost {
+			p.line("not restored: %s: %s", word(lost.ID), shownWhy(lost.Reason))
+		}
+	}
+	for _, lost := range r.Attachments {
+		p.line("not attached to %s: %s", word(lost.ID), shownWhy(lost.Reason))
+	}
 }
 
 func identityRecover(f *flags) *cobra.Command {
@@ -88,10 +125,11 @@ func identityRecover(f *flags) *cobra.Command {
 	var name string
 	var permitted bool
 	c := m.bind(&cobra.Command{
-		Use: "recover NAME", Short: "Bring a deleted identity back, with its ids and its role assignments", Args: oneArg("NAME"),
-		Long: `Bring a deleted identity back, with its ids and its role assignments. That gives roles, and takes the right to give each of
-them; with --permitted those that one may not give are left out, for good. Resources that had the identity do not get it
-back: innate identity attach gives it to them anew. NAME is its name, or its principal id.`,
+		Use: "recover NAME", Short: "Bring a deleted identity back, with its ids and what it had", Args: oneArg("NAME"),
+		Long: `Bring a deleted identity back, with its ids, its role assignments, its federated credentials and its memberships of groups.
+That gives rights, and takes the right to give each of them; with --permitted what one may not give is left out, for good.
+Resources that had the identity are listed and do not get it back: innate identity attach gives it to them anew. Tokens from
+before stay refused. NAME is its name, or its principal id.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			a, err := m.open(c)
 			if err != nil {
@@ -117,15 +155,11 @@ back: innate identity attach gives it to them anew. NAME is its name, or its pri
 				return printJSON(c.OutOrStdout(), back)
 			}
 			p := &prose{}
-			p.line("%s", back.ID)
-			p.line("%d role assignments restored, %d not", len(back.Recovery.Restored), len(back.Recovery.NotRestored))
-			for _, lost := range back.Recovery.NotRestored {
-				p.line("not restored at %s: %s", word(lost.Scope), shownWhy(lost.Reason))
-			}
+			back.write(p)
 			return p.print(c.OutOrStdout())
 		},
 	}, true)
 	c.Flags().StringVar(&name, "name", "", "its name from now on, where another identity has the old one")
-	c.Flags().BoolVar(&permitted, "permitted", false, "without the role assignments that one may not give")
+	c.Flags().BoolVar(&permitted, "permitted", false, "without what one may not give")
 	return c
 }

@@ -20,8 +20,8 @@ func orphansCommand(f *flags) *cobra.Command {
 	c := m.bind(&cobra.Command{
 		Use:   "orphans",
 		Short: "List identities and rules that nothing uses",
-		Long: `List what nothing uses: user-assigned identities that no resource has, identities without a role, principals that
-are disabled and have roles, caller rules that give an identity which the resource does not have. Nothing of it is
+		Long: `List what nothing uses: user-assigned identities that no resource has and that trust no other issuer, identities
+without a role, principals that are disabled and have roles, caller rules that give an identity which the resource does not have. Nothing of it is
 broken; whoever tidies up begins here.`,
 		Example: "  innate orphans\n  innate orphans --scope /subscriptions/ID/resourceGroups/NAME --json",
 		Args:    noArgs,

@@ -3,7 +3,6 @@ package arm
 import (
 	"cmp"
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -101,14 +100,13 @@ func (a *API) serveActivity(w http.ResponseWriter, r *http.Request, q request, a
 	return a.answerList(w, r, q, l, err)
 }
 
-// decodeHeads reads the token of a page: where it begins in each chain.
+// decodeHeads reads where a page begins in each chain.
 func decodeHeads(s string) (map[string]int64, error) {
 	if s == "" {
 		return nil, nil
 	}
 	var heads map[string]int64
-	b, err := base64.RawURLEncoding.DecodeString(s)
-	if err != nil || json.Unmarshal(b, &heads) != nil || heads == nil {
+	if json.Unmarshal([]byte(s), &heads) != nil || heads == nil {
 		return nil, problem.Errorf(problem.Invalid, "The query parameter '$skiptoken' is not one that this API gave out; follow nextLink as it is.").At("$skiptoken")
 	}
 	return heads, nil
@@ -157,7 +155,7 @@ func (a *API) Activity(ctx context.Context, c access.Caller, sub resource.ID, f 
 			if err != nil {
 				return List{}, fmt.Errorf("encoding a place in the record: %w", err)
 			}
-			out.Next = base64.RawURLEncoding.EncodeToString(heads)
+			out.Next = string(heads)
 		}
 	}
 	return out, a.read(ctx, ev)

@@ -21,6 +21,7 @@ import (
 
 	"github.com/innate-id/innate/internal/access"
 	"github.com/innate-id/innate/internal/audit"
+	"github.com/innate-id/innate/internal/cursor"
 	"github.com/innate-id/innate/internal/directory"
 	"github.com/innate-id/innate/internal/problem"
 	"github.com/innate-id/innate/internal/resource"
@@ -170,6 +171,7 @@ type API struct {
 	Store     Store
 	Directory *directory.Directory
 	Names     web.Names
+	Cursors   cursor.Sealer
 	Now       func() time.Time
 	// Types by lower-case name.
 	Types map[string]*Type

@@ -323,14 +323,10 @@ func (a *API) RoleAssignment(ctx context.Context, c access.Caller, id resource.I
 
 // RoleAssignments lists those that count at scope and, unless the filter says
 // atScope(), those below it, as far as no denial hides them.
-func (a *API) RoleAssignments(ctx context.Context, c access.Caller, scope resource.ID, f AssignmentFilter, skip string) (List, error) {
+func (a *API) RoleAssignments(ctx context.Context, c access.Caller, scope resource.ID, f AssignmentFilter, after string) (List, error) {
 	ev, err := a.permit(ctx, c, actionAssignmentRead, scope)
 	if err != nil {
 		return List{}, err
-	}
-	after, err := decodeSkip(skip)
-	if err != nil {
-		return List{}, a.refuse(ctx, ev, problem.Of(err))
 	}
 	hidden := a.denials(c)
 	out := List{Value: []View{}}

@@ -63,17 +63,9 @@ func associatedResources(ctx context.Context, a *API, r Resource, q url.Values) 
 	slices.SortStableFunc(all, order)
 	begin := min(page.skip, len(all))
 	end := min(begin+page.top, len(all))
-	out := map[string]any{"totalCount": len(all), "value": all[begin:end]}
+	out := onward{View: View{"totalCount": len(all), "value": all[begin:end]}}
 	if end < len(all) {
-		next := url.Values{}
-		for k, v := range q {
-			if k != "$skip" {
-				next[k] = v
-			}
-		}
-		next.Set("$skiptoken", encodeSkip(strconv.Itoa(end)))
-		path := url.URL{Path: r.ID.String() + "/listAssociatedResources"}
-		out["nextLink"] = a.Names.Management() + path.EscapedPath() + "?" + next.Encode()
+		out.Next = strconv.Itoa(end)
 	}
 	return out, nil
 }
@@ -198,9 +190,9 @@ func window(q url.Values) (pageWindow, error) {
 	if err := number("$skip", 0, most, &out.skip); err != nil {
 		return out, err
 	}
-	text, err := decodeSkip(q.Get("$skiptoken"))
-	if err != nil || text == "" {
-		return out, err
+	text := q.Get("$skiptoken")
+	if text == "" {
+		return out, nil
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 0 || n > most {

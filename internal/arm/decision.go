@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -57,9 +56,9 @@ func (a *API) serveDecision(w http.ResponseWriter, r *http.Request, q request, i
 		return err
 	}
 	if l, ok := v.(WhoCan); ok && l.Next != "" {
-		next := q.q
-		next.Set("$skiptoken", l.Next)
-		l.NextLink = a.Names.Asked(q.c.Asked).Management() + (&url.URL{Path: q.path}).EscapedPath() + "?" + next.Encode()
+		if l.NextLink, err = a.nextLink(r.Context(), q, l.Next); err != nil {
+			return err
+		}
 		v = l
 	}
 	return web.WriteJSON(w, http.StatusOK, v)

@@ -67,7 +67,7 @@ type IdentityOf struct {
 // whoCan goes by the assignments at the scope and above it, a page at a time,
 // and decides about each principal that one is for. A principal is in the page
 // of the first assignment that gives it the action.
-func (a *API) whoCan(ctx context.Context, c access.Caller, scope resource.ID, body json.RawMessage, skip string) (any, error) {
+func (a *API) whoCan(ctx context.Context, c access.Caller, scope resource.ID, body json.RawMessage, after string) (any, error) {
 	var in Question
 	if err := strictly(body, &in, "'action' or 'dataAction', and perhaps 'attributes'"); err != nil {
 		return nil, err
@@ -76,10 +76,6 @@ func (a *API) whoCan(ctx context.Context, c access.Caller, scope resource.ID, bo
 		return nil, problem.Errorf(problem.Invalid, "The question who can is about everybody: neither 'principalId' nor 'resourceId' was expected.")
 	}
 	op, err := in.operation(scope)
-	if err != nil {
-		return nil, err
-	}
-	after, err := decodeSkip(skip)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +127,7 @@ func (w *who) page(ctx context.Context) error {
 	}
 	for i, ra := range all {
 		if i == whoPage || i > 0 && len(w.seen) >= whoPage {
-			w.out.Next = encodeSkip(all[i-1].ID.Key())
+			w.out.Next = all[i-1].ID.Key()
 			return nil
 		}
 		role, err := w.role(ctx, ra.Role)

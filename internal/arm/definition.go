@@ -442,14 +442,10 @@ func (r RoleDefinition) seenFrom(scope resource.ID, above []resource.ID, below b
 
 // RoleDefinitions lists the roles that can be assigned at the scope: the
 // built-in ones on the first page, then the tenant's own by GUID.
-func (a *API) RoleDefinitions(ctx context.Context, c access.Caller, scope resource.ID, f DefinitionFilter, skip string) (List, error) {
+func (a *API) RoleDefinitions(ctx context.Context, c access.Caller, scope resource.ID, f DefinitionFilter, after string) (List, error) {
 	ev, err := a.permit(ctx, c, actionDefinitionRead, scope)
 	if err != nil {
 		return List{}, err
-	}
-	after, err := decodeSkip(skip)
-	if err != nil {
-		return List{}, a.refuse(ctx, ev, problem.Of(err))
 	}
 	out := List{Value: []View{}}
 	for _, r := range access.BuiltIns() {

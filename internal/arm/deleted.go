@@ -27,6 +27,11 @@ type DeletedIdentity struct {
 	Resource Resource
 	Identity directory.Principal
 	Roles    []KeptRole
+	// Credentials are the resources of its federated credentials.
+	Credentials []Resource
+	Groups      []KeptGroup
+	// Attached are the resources that had it.
+	Attached []KeptResource
 	// DeletedBy is an object id.
 	DeletedBy        string
 	Deleted, PurgeAt time.Time
@@ -42,6 +47,20 @@ type KeptRole struct {
 	UID  string
 }
 
+// KeptGroup is a group that a deleted identity was in. Object ids of groups are
+// their makers' to choose: by when it was made, a group is told from another one
+// that was made with its id.
+type KeptGroup struct {
+	ID      string
+	Created time.Time
+}
+
+// KeptResource is a resource as it was, and the UID that it is found by.
+type KeptResource struct {
+	ID  resource.ID
+	UID string
+}
+
 const (
 	deletedPath = "subscriptions/*/providers/Microsoft.ManagedIdentity/deletedUserAssignedIdentities"
 	deletedIn   = "subscriptions/*/providers/Microsoft.ManagedIdentity/locations/*/deletedUserAssignedIdentities"
@@ -53,14 +72,49 @@ const (
 	ActionPurgeIdentity = "Microsoft.ManagedIdentity/locations/deletedUserAssignedIdentities/purge/action"
 )
 
-// keep keeps a user-assigned identity that is being deleted.
-func (a *API) keep(tx Tx, c access.Caller, r Resource, own directory.Principal) error {
-	if a.Retention <= 0 || !strings.EqualFold(r.Type, typeIdentity) {
+// keep keeps the user-assigned identities among the resources that are about to
+// be deleted, with what they have while all of it is still there.
+func (a *API) keep(tx Tx, c access.Caller, going []Resource) error {
+	if a.Retention <= 0 {
 		return nil
 	}
-	now := a.Now()
-	d := DeletedIdentity{Tenant: r.Tenant, Resource: r, Identity: own, DeletedBy: c.Principal, Deleted: now, PurgeAt: now.Add(a.Retention)}
-	ras, err := tx.AssignmentsOf([]string{own.ID})
+	credentials := map[string][]Resource{} // by the identity's key
+	for _, r := range going {
+		if strings.EqualFold(r.Type, typeFederated) {
+			k := r.ID.Parent().Key()
+			credentials[k] = append(credentials[k], r)
+		}
+	}
+	for _, r := range going {
+		if !strings.EqualFold(r.Type, typeIdentity) {
+			continue
+		}
+		own, err := tx.PrincipalOf(r.ID.Key())
+		if problem.Is(err, problem.NotFound) {
+			continue // without its ids there is nothing to bring back
+		}
+		if err != nil {
+			return fmt.Errorf("finding the principal of %s: %w", r.ID, err)
+		}
+		now := a.Now()
+		d := DeletedIdentity{
+			Tenant: r.Tenant, Resource: r, Identity: own, Credentials: credentials[r.ID.Key()],
+			DeletedBy: c.Principal, Deleted: now, PurgeAt: now.Add(a.Retention),
+		}
+		if err := a.keepRights(tx, &d); err != nil {
+			return err
+		}
+		if err := tx.KeepIdentity(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// keepRights notes where the identity has roles, which groups it is in, and who
+// has it.
+func (a *API) keepRights(tx Tx, d *DeletedIdentity) error {
+	ras, err := tx.AssignmentsOf([]string{d.Identity.ID})
 	if err != nil {
 		return err
 	}
@@ -71,7 +125,28 @@ func (a *API) keep(tx Tx, c access.Caller, r Resource, own directory.Principal) 
 		}
 		d.Roles = append(d.Roles, KeptRole{RoleAssignment: ra, Node: node.ID, UID: node.UID})
 	}
-	return tx.KeepIdentity(d)
+	groups, err := tx.GroupsOf(d.Identity.ID, false)
+	if err != nil {
+		return err
+	}
+	for _, g := range groups {
+		d.Groups = append(d.Groups, KeptGroup{ID: g.ID, Created: g.Created})
+	}
+	users, err := tx.AttachedTo(d.Resource.ID.Key())
+	if err != nil {
+		return err
+	}
+	for _, u := range users {
+		r, err := tx.Resource(u.Key())
+		if problem.Is(err, problem.NotFound) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("reading what has the identity %s: %w", d.Resource.ID, err)
+		}
+		d.Attached = append(d.Attached, KeptResource{ID: r.ID, UID: r.UID})
+	}
+	return nil
 }
 
 // nodeOf finds the resource that a scope is or lies in; for the root none.
@@ -91,13 +166,14 @@ func (d DeletedIdentity) deletedID() string {
 		"/deletedUserAssignedIdentities/" + d.Identity.ID
 }
 
-// view is what clients read. Of the roles it says how many: where they are is
-// for those to read who may read there.
+// view is what clients read. Of what the identity had it says how much: where its
+// roles are is for those to read who may read there.
 func (d DeletedIdentity) view() View {
 	props := map[string]any{
 		"identityId": d.Resource.ID.String(), "location": location(d.Resource.Body), "tenantId": d.Tenant,
 		"principalId": d.Identity.ID, "clientId": d.Identity.Client, "deletedBy": d.DeletedBy,
 		"deletionDate": stamp(d.Deleted), "scheduledPurgeDate": stamp(d.PurgeAt), "roleAssignmentCount": len(d.Roles),
+		"federatedIdentityCredentialCount": len(d.Credentials), "groupMembershipCount": len(d.Groups), "attachmentCount": len(d.Attached),
 	}
 	if tags := Document(d.Resource.Body).Member("tags"); !isNull(tags) {
 		props["tags"] = tags
@@ -116,14 +192,10 @@ func (a *API) serveDeletedList(w http.ResponseWriter, r *http.Request, q request
 }
 
 // DeletedIdentities lists the identities of a subscription that can be recovered.
-func (a *API) DeletedIdentities(ctx context.Context, c access.Caller, sub resource.ID, skip string) (List, error) {
+func (a *API) DeletedIdentities(ctx context.Context, c access.Caller, sub resource.ID, after string) (List, error) {
 	ev, err := a.permit(ctx, c, actionDeletedRead, sub)
 	if err != nil {
 		return List{}, err
-	}
-	after, err := decodeSkip(skip)
-	if err != nil {
-		return List{}, a.refuse(ctx, ev, problem.Of(err))
 	}
 	key, principal, _ := strings.Cut(after, " ") // keys have spaces only in names, and those are no identities'
 	ds, err := a.Store.DeletedIdentities(ctx, c.Tenant, sub.Key(), key, principal, PageSize+1)

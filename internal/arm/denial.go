@@ -249,14 +249,10 @@ func (a *API) DenyAssignment(ctx context.Context, c access.Caller, id resource.I
 
 // DenyAssignments lists those that count at the scope and, unless the filter
 // says atScope(), those below it, as far as none of them hides them.
-func (a *API) DenyAssignments(ctx context.Context, c access.Caller, scope resource.ID, f DenialFilter, skip string) (List, error) {
+func (a *API) DenyAssignments(ctx context.Context, c access.Caller, scope resource.ID, f DenialFilter, after string) (List, error) {
 	ev, err := a.permit(ctx, c, actionDenialRead, scope)
 	if err != nil {
 		return List{}, err
-	}
-	after, err := decodeSkip(skip)
-	if err != nil {
-		return List{}, a.refuse(ctx, ev, problem.Of(err))
 	}
 	var groups []Group
 	if f.Groups {

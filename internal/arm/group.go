@@ -120,15 +120,11 @@ func (a *API) unread(ctx context.Context, ev audit.Event, err error) error {
 }
 
 // Groups lists the groups by object id, with name only those that are called
-// so. next is the token of the next page, "" on the last.
-func (a *API) Groups(ctx context.Context, c access.Caller, name, skip string) (out []Group, next string, err error) {
+// so. next is where the next page begins, "" on the last.
+func (a *API) Groups(ctx context.Context, c access.Caller, name, after string) (out []Group, next string, err error) {
 	ev, _, err := a.permitGroup(ctx, c, actionGroupRead, "")
 	if err != nil {
 		return nil, "", err
-	}
-	after, err := decodeSkip(skip)
-	if err != nil {
-		return nil, "", a.refuse(ctx, ev, problem.Of(err))
 	}
 	out, err = a.Store.Groups(ctx, c.Tenant, name, Page{After: after, Limit: PageSize + 1})
 	if err != nil {
@@ -156,14 +152,10 @@ func (a *API) GroupsOf(ctx context.Context, c access.Caller, member string, thro
 }
 
 // Members lists who is in the group itself, by object id.
-func (a *API) Members(ctx context.Context, c access.Caller, group, skip string) (out []directory.Principal, next string, err error) {
+func (a *API) Members(ctx context.Context, c access.Caller, group, after string) (out []directory.Principal, next string, err error) {
 	ev, group, err := a.permitGroup(ctx, c, actionGroupRead, group)
 	if err != nil {
 		return nil, "", err
-	}
-	after, err := decodeSkip(skip)
-	if err != nil {
-		return nil, "", a.refuse(ctx, ev, problem.Of(err))
 	}
 	if _, err := a.Store.Group(ctx, c.Tenant, group); err != nil {
 		return nil, "", a.unread(ctx, ev, err)
@@ -291,6 +283,19 @@ func (a *API) membership(ctx context.Context, tenant, group, member string, add 
 	return m, nil
 }
 
+// read fills in, within a write, what hangs on the membership now. It returns the
+// groups that the group is in.
+func (m *membership) read(tx Tx) (above []Group, err error) {
+	if above, err = tx.GroupsOf(m.group, true); err != nil {
+		return nil, err
+	}
+	if m.denials, err = tx.DenialsNaming(m.all(above)); err != nil || !m.add {
+		return above, err
+	}
+	m.roles, err = tx.AssignmentsOf(m.all(above))
+	return above, err
+}
+
 // all is the group and those that it is in.
 func (m membership) all(above []Group) []string {
 	out := []string{m.group}
@@ -320,34 +325,48 @@ func (m membership) needs() map[string]access.Operation {
 // mayChange checks that the caller may do all that the change amounts to. It
 // returns what it checked.
 func (a *API) mayChange(ctx context.Context, c access.Caller, m membership) (map[string]access.Operation, error) {
-	needs := m.needs()
+	var mine []Group
 	if len(m.denials) > 0 {
-		mine, err := a.Store.GroupsOf(ctx, c.Tenant, c.Principal, true)
-		if err != nil {
+		var err error
+		if mine, err = a.Store.GroupsOf(ctx, c.Tenant, c.Principal, true); err != nil {
 			return nil, err
 		}
-		for _, d := range m.denials {
-			if err := d.changeableBy(c, mine); err != nil {
-				return nil, a.refuse(ctx, a.event(c, actionDenialWrite, d.Scope), problem.Of(err))
-			}
+	}
+	lacks, p, err := a.lacks(ctx, c, m, mine)
+	if err != nil {
+		return nil, err
+	}
+	if p != nil {
+		return nil, a.refuse(ctx, a.event(c, lacks.Action, lacks.Scope), p)
+	}
+	return m.needs(), nil
+}
+
+// lacks finds what the caller, who is in the groups mine, may not do of what the
+// change amounts to, and says so in p; p is nil if it may do all. It records
+// nothing: it is asked within writes too.
+func (a *API) lacks(ctx context.Context, c access.Caller, m membership, mine []Group) (op access.Operation, p *problem.Error, err error) {
+	for _, d := range m.denials {
+		if err := d.changeableBy(c, mine); err != nil {
+			return access.Operation{Action: actionDenialWrite, Scope: d.Scope}, problem.Of(err), nil
 		}
 	}
-	for _, op := range needs {
+	for _, op := range m.needs() {
 		decide := a.Directory.Authorize
 		if op.Action == actionDenialWrite {
 			decide = a.Directory.AuthorizeUnconditionally
 		}
 		d, err := decide(ctx, c, op)
 		if err != nil {
-			return nil, err
+			return op, nil, err
 		}
 		if !d.Allowed {
-			return nil, a.refuse(ctx, a.event(c, op.Action, op.Scope), problem.Errorf(problem.LinkedDenied,
+			return op, problem.Errorf(problem.LinkedDenied,
 				"The client '%s' with object id '%s' may change groups; however, who is in the group '%s' decides about access, and it does not have authorization to perform action '%s' over scope '%s'.",
-				c.Client, c.Principal, m.group, op.Action, op.Scope))
+				c.Client, c.Principal, m.group, op.Action, op.Scope), nil
 		}
 	}
-	return needs, nil
+	return op, nil, nil
 }
 
 // putMember changes the membership, within the write. What was checked before
@@ -356,22 +375,16 @@ func (a *API) putMember(tx Tx, tenant string, m membership, checked map[string]a
 	if _, err := tx.Group(m.group); err != nil {
 		return false, err
 	}
-	above, err := tx.GroupsOf(m.group, true)
-	if err != nil {
-		return false, err
-	}
-	if m.denials, err = tx.DenialsNaming(m.all(above)); err != nil {
-		return false, err
-	}
 	if m.add {
 		if _, err := tx.Principal(m.member); problem.Is(err, problem.NotFound) {
 			return false, problem.Errorf(problem.PrincipalNotFound, "Principal %s does not exist in the directory %s.", m.member, tenant)
 		} else if err != nil {
 			return false, err
 		}
-		if m.roles, err = tx.AssignmentsOf(m.all(above)); err != nil {
-			return false, err
-		}
+	}
+	above, err := m.read(tx)
+	if err != nil {
+		return false, err
 	}
 	for key := range m.needs() {
 		if _, ok := checked[key]; !ok {

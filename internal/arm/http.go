@@ -55,6 +55,9 @@ func (a *API) serve(table router, w http.ResponseWriter, r *http.Request, q requ
 	if err := apiVersion(q.q); err != nil {
 		return err
 	}
+	if err := a.openPlace(r.Context(), q); err != nil {
+		return err
+	}
 	return table.route(a, w, r, q)
 }
 
@@ -287,9 +290,9 @@ func (a *API) answerList(w http.ResponseWriter, r *http.Request, q request, l Li
 	}
 	out := map[string]any{"value": l.Value}
 	if l.Next != "" {
-		next := q.q
-		next.Set("$skiptoken", l.Next)
-		out["nextLink"] = a.Names.Asked(q.c.Asked).Management() + (&url.URL{Path: q.path}).EscapedPath() + "?" + next.Encode()
+		if out["nextLink"], err = a.nextLink(r.Context(), q, l.Next); err != nil {
+			return err
+		}
 	}
 	return web.WriteJSON(w, http.StatusOK, out)
 }

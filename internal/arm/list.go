@@ -1,16 +1,16 @@
 package arm
 
 import (
-	"cmp"
 	"context"
-	"encoding/base64"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/innate-id/innate/internal/access"
+	"github.com/innate-id/innate/internal/cursor"
 	"github.com/innate-id/innate/internal/directory"
 	"github.com/innate-id/innate/internal/odata"
 	"github.com/innate-id/innate/internal/problem"
@@ -27,7 +27,8 @@ const scanned = 2000
 // List is one page of a list and where the next begins.
 type List struct {
 	Value []View
-	// Next is the token of the next page; "" on the last.
+	// Next is where the next page begins: mostly the key of the last that was
+	// looked at. Clients get it sealed. "" on the last.
 	Next string
 }
 
@@ -54,9 +55,7 @@ func listQuery(q url.Values, typ string) (ListQuery, error) {
 	if err := out.Filter.Check(filterable, out.knows); err != nil {
 		return out, err
 	}
-	if out.After, err = decodeSkip(q.Get("$skiptoken")); err != nil {
-		return out, err
-	}
+	out.After = q.Get("$skiptoken")
 	if out.Top, err = top(q); err != nil {
 		return out, err
 	}
@@ -256,7 +255,7 @@ func (a *API) page(ctx context.Context, c access.Caller, parent resource.ID, l L
 	out := List{Value: []View{}}
 	hidden := a.denials(c)
 	s := l.source(parent)
-	after, known := l.After, "" // known is the last row that the caller may know of
+	after := l.After
 	for seen := 0; seen < scanned; {
 		batch := l.Top - len(out.Value) + 1
 		if !l.Filter.IsZero() {
@@ -275,7 +274,7 @@ func (a *API) page(ctx context.Context, c access.Caller, parent resource.ID, l L
 		}
 		for _, r := range rs {
 			if len(out.Value) == l.Top {
-				out.Next = encodeSkip(after)
+				out.Next = after
 				return out, nil
 			}
 			after = r.ID.Key()
@@ -284,7 +283,6 @@ func (a *API) page(ctx context.Context, c access.Caller, parent resource.ID, l L
 			} else if denied {
 				continue // it is not read by itself, and so not here
 			}
-			known = after
 			if v := a.listed(c, l, r, have); v != nil {
 				out.Value = append(out.Value, v)
 			}
@@ -293,7 +291,7 @@ func (a *API) page(ctx context.Context, c access.Caller, parent resource.ID, l L
 			return out, nil
 		}
 	}
-	out.Next = encodeSkip(cmp.Or(known, after))
+	out.Next = after
 	return out, nil
 }
 
@@ -351,25 +349,18 @@ func (a *API) listed(c access.Caller, l ListQuery, r Resource, all map[string]Ho
 	return v
 }
 
-// A token of a page is the key that it begins after, marked, so that a text
-// which is none is refused and not taken for a place.
-const skipMark = "after:"
-
-// cut makes a page of what was read, one row more than a page, and the token of
-// the next if there is one.
+// cut makes a page of what was read, one row more than a page, and where the
+// next begins if there is one.
 func cut[T any](rows []T, key func(T) string) (page []T, next string) {
 	if len(rows) <= PageSize {
 		return rows, ""
 	}
-	return rows[:PageSize], encodeSkip(key(rows[PageSize-1]))
+	return rows[:PageSize], key(rows[PageSize-1])
 }
 
 // sift reads a page of the rows that shows lets through, after a key. Where it
-// has looked at [scanned] of them the page is short, and there may be more. The
-// token of the next page names the last row that is shown, so that it does not
-// tell of one that is hidden; only where none is shown it must.
+// has looked at [scanned] of them the page is short, and there may be more.
 func sift[T any](after string, read func(Page) ([]T, error), key func(T) string, shows func(T) (bool, error)) (page []T, next string, err error) {
-	shown := ""
 	for seen := 0; seen < scanned; {
 		rows, err := read(Page{After: after, Limit: PageSize + 1})
 		if err != nil {
@@ -378,7 +369,7 @@ func sift[T any](after string, read func(Page) ([]T, error), key func(T) string,
 		seen += len(rows)
 		for _, r := range rows {
 			if len(page) == PageSize {
-				return page, encodeSkip(shown), nil
+				return page, after, nil
 			}
 			after = key(r)
 			ok, err := shows(r)
@@ -386,28 +377,39 @@ func sift[T any](after string, read func(Page) ([]T, error), key func(T) string,
 				return nil, "", err
 			}
 			if ok {
-				page, shown = append(page, r), after
+				page = append(page, r)
 			}
 		}
 		if len(rows) <= PageSize {
 			return page, "", nil
 		}
 	}
-	return page, encodeSkip(cmp.Or(shown, after)), nil
+	return page, after, nil
 }
 
-func encodeSkip(key string) string {
-	return base64.RawURLEncoding.EncodeToString([]byte(skipMark + key))
+// openPlace puts into the query, in the place of the token that the client was
+// given, where the page begins: below, $skiptoken is a place.
+func (a *API) openPlace(ctx context.Context, q request) error {
+	if !q.q.Has("$skiptoken") {
+		return nil
+	}
+	place, err := a.Cursors.Place(ctx, q.reader(), q.q.Get("$skiptoken"))
+	q.q.Set("$skiptoken", place)
+	return err
 }
 
-func decodeSkip(s string) (string, error) {
-	if s == "" {
-		return "", nil
+// nextLink is the absolute URL of the page that begins at place.
+func (a *API) nextLink(ctx context.Context, q request, place string) (string, error) {
+	token, err := a.Cursors.Token(ctx, q.reader(), place)
+	if err != nil {
+		return "", err
 	}
-	b, err := base64.RawURLEncoding.DecodeString(s)
-	key, ok := strings.CutPrefix(string(b), skipMark)
-	if err != nil || !ok {
-		return "", problem.Errorf(problem.Invalid, "The query parameter '$skiptoken' is not one that this API gave out; follow nextLink as it is.").At("$skiptoken")
-	}
-	return key, nil
+	next := maps.Clone(q.q)
+	next.Del("$skip") // the place says it
+	next.Set("$skiptoken", token)
+	return a.Names.Asked(q.c.Asked).Management() + (&url.URL{Path: q.path}).EscapedPath() + "?" + next.Encode(), nil
+}
+
+func (q request) reader() cursor.Reader {
+	return cursor.Reader{API: "management", Tenant: q.c.Tenant, Principal: q.c.Principal}
 }

@@ -1,11 +1,14 @@
 package arm_test
 
 import (
+	"bytes"
+	"encoding/base64"
 	"fmt"
 	"net/url"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/innate-id/innate/internal/arm"
 	"github.com/innate-id/innate/internal/audit"
@@ -69,6 +72,49 @@ func TestPaging(t *testing.T) {
 	if _, sizes := w.owner.pages(g1 + "/resources"); !slices.Equal(sizes, []int{100, 100, 5}) {
 		t.Errorf("pages of a list that leaves some out: %v", sizes)
 	}
+}
+
+// TestSkipTokenTellsNothing: where a page ends may be at what its reader was not
+// shown; so the token of the next tells nothing, and is good for nobody else.
+func TestSkipTokenTellsNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	b := w.addTenant(tenantB)
+	for _, c := range []*caller{w.owner, b} {
+		c.must(map[bool]int{true: 200, false: 201}[c == w.owner], "PUT", g1, local)
+		for _, name := range []string{"/a", "/hidden", "/z"} {
+			c.must(201, "PUT", vms+name, local)
+		}
+	}
+	who, second := w.as(tenantA, "who", roleReader+" "+sub), w.as(tenantA, "second", roleReader+" "+sub)
+	w.owner.must(201, "PUT", denialPath(vms+"/hidden", name1), denialBody("Hands off", `"*"`, who.oid))
+	const version = "?api-version=2024-11-30"
+	r := who.must(200, "GET", vms+version+"&$top=1", "")
+	next := r.str("nextLink")
+	u, err := url.Parse(next)
+	if err != nil || len(r.values()) != 1 {
+		t.Fatalf("the first page is %s", r.text)
+	}
+	token := u.Query().Get("$skiptoken")
+	raw, err := base64.RawURLEncoding.DecodeString(token)
+	if err != nil || len(raw) < 100 || bytes.Contains(raw, []byte("hidden")) || bytes.Contains(raw, []byte("virtual")) || strings.Contains(next, "hidden") {
+		t.Errorf("the token is %q, %v", raw, err)
+	}
+	if r := who.must(200, "GET", next, ""); len(r.values()) != 1 || r.values()[0]["name"] != "z" || r.str("nextLink") != "" {
+		t.Errorf("the second page is %s", r.text)
+	}
+	for _, bad := range []string{
+		base64.RawURLEncoding.EncodeToString([]byte("after:" + strings.ToLower(vms) + "/hidden")), token[:len(token)-4], token + "AAAA",
+	} {
+		who.refused(400, "InvalidRequestContent", "GET", vms+version+"&$skiptoken="+bad, "")
+	}
+	for _, c := range []*caller{second, w.owner, b} {
+		c.refused(400, "InvalidRequestContent", "GET", vms+version+"&$skiptoken="+token, "")
+	}
+	// In another list of the same API it is a place like another.
+	who.must(200, "GET", g1+"/resources"+version+"&$skiptoken="+token, "")
+	who.refused(400, "InvalidRequestContent", "GET", sub+"/providers/Microsoft.Insights/eventtypes/management/values"+version+
+		"&$filter="+url.QueryEscape("eventTimestamp ge '"+start.Format(time.RFC3339)+"'")+"&$skiptoken="+token, "")
 }
 
 // fill makes machines with these names, and at the first 105 an assignment.

@@ -165,11 +165,7 @@ func (a *API) serveLocks(w http.ResponseWriter, r *http.Request, q request, prob
 			return t.Unknown("atScope()")
 		}
 	}
-	after, err := decodeSkip(q.q.Get("$skiptoken"))
-	if err != nil {
-		return err
-	}
-	l, err := a.Locks(r.Context(), q.c, probe.Scope(), len(all) > 0, after)
+	l, err := a.Locks(r.Context(), q.c, probe.Scope(), len(all) > 0, q.q.Get("$skiptoken"))
 	return a.answerList(w, r, q, l, err)
 }
 

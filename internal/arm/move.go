@@ -119,15 +119,20 @@ func (a *API) MoveResources(ctx context.Context, c access.Caller, group resource
 
 // moved says on record what went where.
 func moved(moves []Move, target resource.ID) string {
-	const some = 20
 	var names []string
-	for _, m := range moves[:min(len(moves), some)] {
+	for _, m := range moves {
 		names = append(names, m.From.Type()+"/"+m.From.Name())
 	}
-	if more := len(moves) - some; more > 0 {
-		names = append(names, fmt.Sprintf("and %d more", more))
+	return "; moved to " + target.String() + ": " + strings.Join(aFew(names), ", ")
+}
+
+// aFew are the first of many names, for the record, and how many more there are.
+func aFew(names []string) []string {
+	const most = 20
+	if len(names) <= most {
+		return names
 	}
-	return "; moved to " + target.String() + ": " + strings.Join(names, ", ")
+	return append(names[:most:most], fmt.Sprintf("and %d more", len(names)-most))
 }
 
 // plan reads what is to go where.

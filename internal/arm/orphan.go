@@ -18,8 +18,9 @@ import (
 type Uses struct {
 	directory.Principal
 	// Attached: a resource has it. Role: it has one at some scope. Member: it is
-	// in a group.
-	Attached, Role, Member bool
+	// in a group. Federated: it trusts tokens of other issuers, whose programs may
+	// be it without any resource.
+	Attached, Role, Member, Federated bool
 }
 
 // Orphan is something that nothing uses, or that says what is not so. Nothing of
@@ -72,14 +73,10 @@ func (a *API) serveOrphans(w http.ResponseWriter, r *http.Request, q request, pr
 // Orphans lists what nothing uses below a scope, as far as no denial hides it:
 // first identities, by their resources, then rows that a type finds useless. kind
 // "" means all.
-func (a *API) Orphans(ctx context.Context, c access.Caller, scope resource.ID, kind, skip string) (List, error) {
+func (a *API) Orphans(ctx context.Context, c access.Caller, scope resource.ID, kind, after string) (List, error) {
 	ev, err := a.permit(ctx, c, actionOrphans, scope)
 	if err != nil {
 		return List{}, err
-	}
-	after, err := decodeSkip(skip)
-	if err != nil {
-		return List{}, a.refuse(ctx, ev, problem.Of(err))
 	}
 	// The rows of each type follow on those of the one before; "" are principals.
 	typ, key, _ := strings.Cut(after, " ")
@@ -98,7 +95,7 @@ func (a *API) Orphans(ctx context.Context, c access.Caller, scope resource.ID, k
 		typ = a.nextUseless(typ)
 	}
 	if last != "" || typ != "" {
-		out.Next = encodeSkip(typ + " " + last)
+		out.Next = typ + " " + last
 	}
 	for _, o := range found {
 		if kind == "" || kind == o.Kind {
@@ -148,8 +145,8 @@ func (a *API) unused(ctx context.Context, c access.Caller, scope resource.ID, af
 			out = append(out, Orphan{Kind: kind, ID: u.Resource.String(), PrincipalID: u.ID, Reason: why})
 		}
 		managed := u.Kind == directory.ManagedIdentity
-		if managed && !u.System && !u.Attached {
-			add(orphanUnattached, "no resource has this identity")
+		if managed && !u.System && !u.Attached && !u.Federated {
+			add(orphanUnattached, "no resource has this identity, and it has no federated credential")
 		}
 		if managed && !u.Role && !u.Member {
 			add(orphanRoleless, "it has no role, and is in no group that could have one")

@@ -61,6 +61,20 @@ func TestOrphans(t *testing.T) {
 	if got, _ := w.owner.orphans(g2, ""); len(got) > 0 {
 		t.Errorf("orphans of another group: %q", got)
 	}
+	// Programs elsewhere may be an identity that no resource has.
+	w.owner.must(201, "PUT", g2+"/providers/Microsoft.ManagedIdentity/userAssignedIdentities/elsewhere", local)
+	if got, _ := w.owner.orphans(g2, ""); !slices.Equal(got, []string{"identityWithoutRole elsewhere", "unattachedIdentity elsewhere"}) {
+		t.Errorf("orphans before a federated credential: %q", got)
+	}
+	credential := g2 + "/providers/Microsoft.ManagedIdentity/userAssignedIdentities/elsewhere" + fics + "/pipeline"
+	w.owner.must(201, "PUT", credential, fic("https://i.example", "s"))
+	if got, _ := w.owner.orphans(g2, ""); !slices.Equal(got, []string{"identityWithoutRole elsewhere"}) {
+		t.Errorf("orphans with a federated credential: %q", got)
+	}
+	w.owner.must(200, "DELETE", credential, "")
+	if got, _ := w.owner.orphans(g2, ""); len(got) != 2 {
+		t.Errorf("orphans after it was taken away: %q", got)
+	}
 	w.as(tenantA, "nobody").refused(403, "AuthorizationFailed", "GET", g1+"/providers/Innate.Directory/orphans", "")
 	w.as(tenantA, "reader", roleReader+" "+g1).orphans(g1, "")
 	w.owner.refused(400, "InvalidFilterInQueryString", "GET", w.url(g1+"/providers/Innate.Directory/orphans")+"&$filter=x", "")

@@ -412,15 +412,18 @@ func (a *API) deleteTree(ctx context.Context, tx Tx, c access.Caller, r Resource
 	if err := a.undenied(ctx, c, "delete", r, below); err != nil {
 		return err
 	}
+	if err := a.keep(tx, c, append([]Resource{r}, below...)); err != nil {
+		return err
+	}
 	for i := len(below) - 1; i >= 0; i-- { // by key: children come after their parents
-		if err := a.deleteOne(tx, c, below[i]); err != nil {
+		if err := a.deleteOne(tx, below[i]); err != nil {
 			return err
 		}
 	}
-	return a.deleteOne(tx, c, r)
+	return a.deleteOne(tx, r)
 }
 
-func (a *API) deleteOne(tx Tx, c access.Caller, r Resource) error {
+func (a *API) deleteOne(tx Tx, r Resource) error {
 	key := r.ID.Key()
 	if t, err := a.typeOf(r.ID); err == nil && t.Deleting != nil {
 		if err := t.Deleting(tx, r); err != nil {
@@ -441,7 +444,7 @@ func (a *API) deleteOne(tx Tx, c access.Caller, r Resource) error {
 			return err
 		}
 	}
-	if err := a.deleteOwn(tx, c, r); err != nil {
+	if err := a.deleteOwn(tx, r); err != nil {
 		return err
 	}
 	if err := tx.DeleteRoleAssignmentsWithin(key); err != nil {
@@ -458,7 +461,7 @@ func (a *API) deleteOne(tx Tx, c access.Caller, r Resource) error {
 
 // deleteOwn deletes the principal that the resource itself is, and takes it
 // off every resource that has it.
-func (a *API) deleteOwn(tx Tx, c access.Caller, r Resource) error {
+func (a *API) deleteOwn(tx Tx, r Resource) error {
 	key := r.ID.Key()
 	own, err := tx.PrincipalOf(key)
 	if problem.Is(err, problem.NotFound) {
@@ -484,9 +487,6 @@ func (a *API) deleteOwn(tx Tx, c access.Caller, r Resource) error {
 		} else if !problem.Is(err, problem.NotFound) {
 			return err
 		}
-	}
-	if err := a.keep(tx, c, r, own); err != nil {
-		return err
 	}
 	return tx.DeletePrincipal(own.ID)
 }

@@ -3,6 +3,7 @@ package arm_test
 import (
 	"context"
 	"encoding/json"
+	"strings"
 	"testing"
 
 	"github.com/innate-id/innate/internal/access"
@@ -72,10 +73,58 @@ func TestWhatChangesBetweenCheckAndWrite(t *testing.T) {
 	}
 }
 
-// assignmentOf finds the principal's assignment at exactly the scope.
-func assignmentOf(w *world, oid, scope string) string {
+// TestRightTakenBeforeARecovery: a right that goes while the request is on its
+// way brings nothing back, whichever of those it is that a recovery needs.
+func TestRightTakenBeforeARecovery(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	id := uais + "/app-id"
+	oid := w.owner.must(201, "PUT", id, local).str("properties", "principalId")
+	w.owner.must(201, "PUT", id+fics+"/first", fic("https://i.example", "s"))
+	w.owner.assign(roleReader, oid, sub)
+	group := w.group("Group", oid)
+	w.owner.must(200, "DELETE", id, "")
+	writes := w.owner.role("Writes identities", g1, "Microsoft.ManagedIdentity/userAssignedIdentities/write")
+	trusts := w.owner.role("Writes credentials", g1, "Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdentityCredentials/write")
+	groups := w.root().role("Changes groups", "/", "Innate.Directory/groups/write")
+	args := []string{strings.TrimPrefix(sub, "/subscriptions/"), "local", oid}
+	all := map[string]string{writes: g1, trusts: g1, roleGiver: sub, groups: "/"}
+	for _, tt := range []struct {
+		takes, scope string
+		kind         problem.Kind
+	}{
+		{writes, g1, problem.Denied},
+		{trusts, g1, problem.LinkedDenied}, {roleGiver, sub, problem.LinkedDenied}, {groups, "/", problem.LinkedDenied},
+		{"", "", ""},
+	} {
+		who := w.as(tenantA, "who"+tt.takes)
+		for role, scope := range all {
+			w.root().assign(role, who.oid, scope)
+		}
+		api := *w.srv.ARM
+		api.Store = between{w.srv.DB, func() {
+			if tt.takes != "" {
+				w.root().must(200, "DELETE", assignmentOf(w, who.oid, tt.scope, tt.takes), "")
+			}
+		}}
+		_, err := api.RecoverIdentity(t.Context(), access.Caller{Tenant: tenantA, Principal: who.oid, Client: who.client}, args, arm.RecoverRequest{})
+		if tt.kind == "" && err != nil || tt.kind != "" && !problem.Is(err, tt.kind) {
+			t.Errorf("with %s taken at %s: %v, want %q", tt.takes, tt.scope, err, tt.kind)
+		}
+		if _, err := w.srv.DB.DeletedIdentity(t.Context(), tenantA, oid); (err == nil) != (tt.kind != "") {
+			t.Errorf("with %s taken at %s the deleted identity is %v", tt.takes, tt.scope, err)
+		}
+	}
+	if got := w.root().must(200, "GET", groupsPath+"/"+group+"/members", "").values(); len(got) != 1 {
+		t.Errorf("the group has %v", got)
+	}
+}
+
+// assignmentOf finds the principal's assignment at exactly the scope, of the role
+// if one is given.
+func assignmentOf(w *world, oid, scope string, role ...string) string {
 	for _, ra := range w.rights(tenantA).assignments {
-		if ra.Principal == oid && ra.Scope.String() == scope {
+		if ra.Principal == oid && ra.Scope.String() == scope && (len(role) == 0 || ra.Role == role[0]) {
 			return ra.ID.String()
 		}
 	}

@@ -19,6 +19,13 @@ func cutLast(s string) (before, after string, found bool) {
 	return s[:i], s[i+1:], true
 }
 
+// onward is the answer of a [Read] that has pages: Next is where the next begins,
+// "" on the last.
+type onward struct {
+	View
+	Next string
+}
+
 // serveRead serves what can be read of a resource and is no resource.
 func (a *API) serveRead(w http.ResponseWriter, r *http.Request, q request, id resource.ID, read Read) error {
 	if r.Method != http.MethodGet && (r.Method != http.MethodPost || !read.Post) {
@@ -52,6 +59,13 @@ func (a *API) serveRead(w http.ResponseWriter, r *http.Request, q request, id re
 	}
 	if err := a.read(r.Context(), ev); err != nil {
 		return err
+	}
+	if p, ok := v.(onward); ok {
+		if v = p.View; p.Next != "" {
+			if p.View["nextLink"], err = a.nextLink(r.Context(), q, p.Next); err != nil {
+				return err
+			}
+		}
 	}
 	return web.WriteJSON(w, http.StatusOK, v)
 }

@@ -3,7 +3,6 @@ package arm
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -24,35 +23,11 @@ type RecoverRequest struct {
 		// Name is the identity's from now on, where another one has the old name.
 		Name string `json:"name"`
 		// RoleAssignments is "All" (the default): without the right to give each
-		// of them the identity is not recovered; or "Permitted": it comes back
-		// with those that the caller may give, and the others are gone for good.
+		// of them, and to restore each federated credential and membership, the
+		// identity is not recovered; or "Permitted": it comes back with what the
+		// caller may give, and the rest is gone for good.
 		RoleAssignments string `json:"roleAssignments"`
 	} `json:"properties"`
-}
-
-// Recovery says what became of the roles of an identity that was recovered.
-type Recovery struct {
-	// Restored are IDs of role assignments.
-	Restored    []string   `json:"restoredRoleAssignments"`
-	NotRestored []LostRole `json:"notRestoredRoleAssignments"`
-}
-
-// recovery is one under way.
-type recovery struct {
-	Recovery
-	ctx context.Context // of the request
-	by  access.Caller   // who recovers
-	// permitted: what by may not give is left out.
-	permitted bool
-}
-
-// LostRole is a role assignment that did not come back. Where it was is left
-// out for a caller who may not read role assignments there.
-type LostRole struct {
-	ID               string `json:"id,omitempty"`
-	RoleDefinitionID string `json:"roleDefinitionId,omitempty"`
-	Scope            string `json:"scope,omitempty"`
-	Reason           string `json:"reason"`
 }
 
 func (a *API) serveRecover(w http.ResponseWriter, r *http.Request, q request, args []string) error {
@@ -69,13 +44,16 @@ func (a *API) serveRecover(w http.ResponseWriter, r *http.Request, q request, ar
 // RecoverIdentity brings a deleted identity back, with its ids. args are
 // subscription, location, and name or object id.
 //
-// Its role assignments come back too, and so recovering is giving roles: it
-// needs the right to, at each scope. Not restored is what has no place any more:
-// a scope that was deleted (also if another resource has its ID now), a role
-// that is gone. Attachments do not come back: whoever has the identity now is
-// to be said anew, by who may assign it. Nor do tokens from before.
+// Its role assignments, its memberships of groups and its federated credentials
+// come back too, and so recovering is giving rights: it needs the right to give
+// each. Not restored is what has no place any more: a scope that was deleted
+// (also if another resource has its ID now), a role or a group that is gone. Nor
+// do tokens from before count again. Attachments are told of and do not come back:
+// whoever owns the resource now may not know that programs on it could be the
+// identity, and attaching takes the right to assign it and to write each resource,
+// with all that the resource's type says of a write. Who may attaches it anew.
 func (a *API) RecoverIdentity(ctx context.Context, c access.Caller, args []string, q RecoverRequest) (View, error) {
-	d, err := a.mayRecover(ctx, c, args)
+	d, found, err := a.mayRecover(ctx, c, args)
 	if err != nil {
 		return nil, err
 	}
@@ -91,16 +69,20 @@ func (a *API) RecoverIdentity(ctx context.Context, c access.Caller, args []strin
 	if ev, err = a.permit(ctx, c, t.Name+"/write", id); err != nil {
 		return nil, err
 	}
+	needs := []Need{found, {t.Name + "/write", id}}
 	ev.Action = actionRecover
 	why := ev.Reason
 	var v View
 	err = a.Store.Write(ctx, &ev, func(tx Tx) error {
+		report := newRecovery(ctx, c, strings.EqualFold(q.Properties.RoleAssignments, "Permitted"))
+		if err := report.still(a, needs); err != nil {
+			return err
+		}
 		if err := unlocked(tx, ev); err != nil {
 			return err
 		}
-		report := recovery{Recovery{[]string{}, []LostRole{}}, ctx, c, strings.EqualFold(q.Properties.RoleAssignments, "Permitted")}
-		v, err = a.recover(tx, t, d.Identity.ID, id, &report)
-		ev.Reason = fmt.Sprintf("%s; the identity %s, with %d role assignments; %d were not restored", why, d.Identity.ID, len(report.Restored), len(report.NotRestored))
+		v, err = a.recover(tx, t, d.Identity.ID, id, report)
+		ev.Reason = why + "; the identity " + d.Identity.ID + ", with " + report.String()
 		return err
 	})
 	if p := problem.Of(err); err != nil && p.Kind != problem.Internal && p.Kind != problem.Unavailable {
@@ -127,27 +109,30 @@ func (q RecoverRequest) check(t *Type, was resource.ID) (resource.ID, error) {
 }
 
 // mayRecover finds the identity for who may write it, or may recover whatever
-// the subscription has. Nobody else learns whether it is there.
-func (a *API) mayRecover(ctx context.Context, c access.Caller, args []string) (DeletedIdentity, error) {
+// the subscription has; by says which of the two it was. Nobody else learns
+// whether it is there.
+func (a *API) mayRecover(ctx context.Context, c access.Caller, args []string) (d DeletedIdentity, by Need, err error) {
 	sub, err := resource.Parse("/subscriptions/" + args[0])
 	if err != nil {
-		return DeletedIdentity{}, err
+		return d, by, err
 	}
 	d, ferr := a.findDeleted(ctx, c.Tenant, args)
 	if ferr == nil {
-		ok, err := a.Directory.Authorize(ctx, c, access.Operation{Action: typeIdentity + "/write", Scope: d.Resource.ID})
+		by = Need{typeIdentity + "/write", d.Resource.ID}
+		ok, err := a.Directory.Authorize(ctx, c, access.Operation{Action: by.Action, Scope: by.Scope})
 		if err != nil || ok.Allowed {
-			return d, err
+			return d, by, err
 		}
 	}
-	ev, err := a.permit(ctx, c, actionRecover, sub)
+	by = Need{actionRecover, sub}
+	ev, err := a.permit(ctx, c, by.Action, by.Scope)
 	if err != nil {
-		return d, err
+		return d, by, err
 	}
 	if p := problem.Of(ferr); ferr != nil && p.Kind != problem.Internal {
-		return d, a.refuse(ctx, ev, p)
+		return d, by, a.refuse(ctx, ev, p)
 	}
-	return d, ferr
+	return d, by, ferr
 }
 
 // recover is the part that runs within the write.
@@ -159,31 +144,25 @@ func (a *API) recover(tx Tx, t *Type, principal string, id resource.ID, report *
 	if err := tx.ForgetIdentity(principal); err != nil {
 		return nil, err
 	}
-	if err := a.parentExists(tx, t, id); err != nil {
-		return nil, err
-	}
-	if _, err := tx.Resource(id.Key()); err == nil {
-		return nil, problem.Errorf(problem.Conflict, "There is an identity '%s' again; recover the deleted one under another name ('properties.name').", id)
-	} else if !problem.Is(err, problem.NotFound) {
-		return nil, err
-	}
-	now := a.Now()
-	r := d.Resource
-	r.ID, r.Updated, r.UpdatedBy = id, now, report.by.Principal
-	if err := tx.PutResource(r); err != nil {
-		return nil, err
-	}
-	r.ETag = tx.Revision()
-	own := d.Identity
-	// Tokens say their time in seconds: one that is made within this one counts.
-	own.Resource, own.Name, own.ValidFrom = id, id.Name(), now.Truncate(time.Second)
-	if err := tx.PutPrincipal(own); err != nil {
+	r, err := a.revive(tx, t, d, id, report.by)
+	if err != nil {
 		return nil, err
 	}
 	for _, k := range d.Roles {
 		if err := a.restore(tx, k, report); err != nil {
 			return nil, err
 		}
+	}
+	if err := a.restoreCredentials(tx, d, id, report); err != nil {
+		return nil, err
+	}
+	for _, g := range d.Groups {
+		if err := a.rejoin(tx, g, principal, report); err != nil {
+			return nil, err
+		}
+	}
+	if err := a.tellAttachments(tx, d, id, report); err != nil {
+		return nil, err
 	}
 	v, err := t.viewWithin(tx, a.Names.Asked(report.by.Asked), r)
 	if err != nil {
@@ -192,6 +171,29 @@ func (a *API) recover(tx Tx, t *Type, principal string, id resource.ID, report *
 	raw, err := json.Marshal(report.Recovery)
 	v["recovery"] = json.RawMessage(raw)
 	return v, err
+}
+
+// revive writes the identity and its principal again, at id.
+func (a *API) revive(tx Tx, t *Type, d DeletedIdentity, id resource.ID, by access.Caller) (Resource, error) {
+	r := d.Resource
+	if err := a.parentExists(tx, t, id); err != nil {
+		return r, err
+	}
+	if _, err := tx.Resource(id.Key()); err == nil {
+		return r, problem.Errorf(problem.Conflict, "There is an identity '%s' again; recover the deleted one under another name ('properties.name').", id)
+	} else if !problem.Is(err, problem.NotFound) {
+		return r, err
+	}
+	now := a.Now()
+	r.ID, r.Updated, r.UpdatedBy = id, now, by.Principal
+	if err := tx.PutResource(r); err != nil {
+		return r, err
+	}
+	r.ETag = tx.Revision()
+	own := d.Identity
+	// Tokens say their time in seconds: one that is made within this one counts.
+	own.Resource, own.Name, own.ValidFrom = id, id.Name(), now.Truncate(time.Second)
+	return r, tx.PutPrincipal(own)
 }
 
 // restore gives one role back, or says in the report why not.
@@ -226,8 +228,8 @@ func (a *API) restore(tx Tx, k KeptRole, report *recovery) error {
 		return lost("the client does not have permission to perform action '" + actionAssignmentWrite + "' there")
 	case !d.Allowed:
 		return problem.Errorf(problem.LinkedDenied,
-			"The client '%s' with object id '%s' has permission to recover the identity '%s'; however, that gives it back a role at a scope where the client does not have permission to perform action '%s'. With 'properties.roleAssignments' set to \"Permitted\" it is recovered without.",
-			report.by.Client, report.by.Principal, k.Principal, actionAssignmentWrite)
+			"The client '%s' with object id '%s' has permission to recover the identity '%s'; however, that gives it back a role at a scope where the client does not have permission to perform action '%s'. %s",
+			report.by.Client, report.by.Principal, k.Principal, actionAssignmentWrite, orPermitted)
 	}
 	locked := unlocked(tx, audit.Event{Action: actionAssignmentWrite, Target: scope.String(), Principal: report.by.Principal})
 	switch {

@@ -1,12 +1,20 @@
 package graph_test
 
 import (
+	"bytes"
+	"encoding/base64"
+	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/innate-id/innate/internal/access"
+	"github.com/innate-id/innate/internal/arm"
+	"github.com/innate-id/innate/internal/audit"
+	"github.com/innate-id/innate/internal/cursor"
+	"github.com/innate-id/innate/internal/directory"
 	"github.com/innate-id/innate/internal/resource"
 	"github.com/innate-id/innate/internal/sts"
 )
@@ -186,6 +194,69 @@ func TestTokensOfOtherAPIs(t *testing.T) {
 	none := w.ops(tenantA)
 	none.raw = "x"
 	none.refused(401, "InvalidAuthenticationToken", "GET", "servicePrincipals", "")
+}
+
+// TestSkipTokenTellsNothing: the token of a page is of a place in all of the
+// directory, of which its reader sees a part; so it tells nothing, and is good
+// for nobody else.
+func TestSkipTokenTellsNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	reader := w.vm(tenantA, g2, "reader", roleReader+" "+g2)
+	second := w.vm(tenantA, g2, "second", roleReader+" "+g2)
+	other := w.vm(tenantB, g2, "other", roleReader+" "+g2)
+	ev := audit.Event{Tenant: tenantA, At: start, Action: "test", Target: "/", Outcome: audit.Allowed}
+	var hidden []directory.Principal
+	for i := range 1001 {
+		p := directory.NewPrincipal(tenantA, directory.Application, resource.ID{}, false, start)
+		p.Name = fmt.Sprintf("payroll-%04d", i)
+		hidden = append(hidden, p)
+	}
+	if err := w.srv.DB.Write(t.Context(), &ev, func(tx arm.Tx) error {
+		for _, p := range hidden {
+			if err := tx.PutPrincipal(p); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	const list = "servicePrincipals?$filter=startswith(displayName,'payroll')&$skiptoken="
+	r := reader.get(strings.TrimSuffix(list, "&$skiptoken="))
+	next, _ := r.body["@odata.nextLink"].(string)
+	u, err := url.Parse(next)
+	token := u.Query().Get("$skiptoken")
+	if err != nil || token == "" || len(r.values()) != 0 {
+		t.Fatalf("the first page is %s", r.text)
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(token)
+	if err != nil || strings.Contains(r.text, "payroll-") || bytes.Contains(raw, []byte("payroll")) {
+		t.Errorf("the token is %q, %v", raw, err)
+	}
+	for _, p := range hidden {
+		if bytes.Contains(raw, []byte(p.ID)) || strings.Contains(r.text, p.ID) {
+			t.Fatalf("the token of a page tells of %s", p.ID)
+		}
+	}
+	if r := reader.get(next); len(r.values()) != 0 || r.body["@odata.nextLink"] != nil {
+		t.Errorf("the second page is %s", r.text)
+	}
+	// Its own token of the management API is none of Graph.
+	arms, err := w.srv.Graph.Cursors.Token(t.Context(), cursor.Reader{API: "management", Tenant: tenantA, Principal: reader.oid}, `{"Name":"p"}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, bad := range map[string]string{
+		"made up": base64.RawURLEncoding.EncodeToString([]byte(`{"Name":"payroll-0500","ID":""}`)), "cut": token[:len(token)-4], "of another API": arms,
+	} {
+		if r := reader.refused(400, "Request_BadRequest", "GET", list+bad, ""); strings.Contains(r.text, "payroll") {
+			t.Errorf("a token that is %s: %s", what, r.text)
+		}
+	}
+	for _, c := range []*caller{second, other} {
+		c.refused(400, "Request_BadRequest", "GET", list+token, "")
+	}
 }
 
 // TestDeletedPrincipalIsGone: at once, and its token with it.

@@ -16,6 +16,7 @@ import (
 	"github.com/innate-id/innate/internal/access"
 	"github.com/innate-id/innate/internal/arm"
 	"github.com/innate-id/innate/internal/audit"
+	"github.com/innate-id/innate/internal/cursor"
 	"github.com/innate-id/innate/internal/directory"
 	"github.com/innate-id/innate/internal/problem"
 	"github.com/innate-id/innate/internal/resource"
@@ -29,6 +30,7 @@ type Graph struct {
 	Directory *directory.Directory
 	ARM       *arm.API
 	Names     web.Names
+	Cursors   cursor.Sealer
 	Now       func() time.Time
 }
 

@@ -137,6 +137,9 @@ func (g *Graph) serve(q *request, table []route) error {
 		if err := q.only(rt.options...); err != nil {
 			return err
 		}
+		if q.after, err = g.openPlace(q.Context(), q.c, q.skip); err != nil {
+			return err
+		}
 		return rt.do(g, q, args)
 	}
 	if allow != nil {
@@ -217,7 +220,7 @@ func (q *request) answer(status int, context string, body object) error {
 
 // answerPage writes a page. A count of what has more pages would take reading
 // all of them.
-func (q *request) answerPage(set string, p page) error {
+func (g *Graph) answerPage(q *request, set string, p page) error {
 	if p.value == nil {
 		p.value = []object{}
 	}
@@ -233,7 +236,11 @@ func (q *request) answerPage(set string, p page) error {
 		for k, v := range q.raw {
 			next[k] = v
 		}
-		next.Set("$skiptoken", p.next.token())
+		token, err := g.token(q.Context(), q.c, *p.next)
+		if err != nil {
+			return err
+		}
+		next.Set("$skiptoken", token)
 		body["@odata.nextLink"] = q.base + (&url.URL{Path: "/" + q.rest}).EscapedPath() + "?" + next.Encode()
 	}
 	return q.answer(http.StatusOK, set+q.projection(), body)
@@ -263,7 +270,7 @@ func list(typ string) handler {
 		if err != nil {
 			return err
 		}
-		return q.answerPage(typ+"s", p)
+		return g.answerPage(q, typ+"s", p)
 	}
 }
 
@@ -318,7 +325,7 @@ func getByIDs(g *Graph, q *request, _ []string) error {
 			return err
 		}
 	}
-	return q.answerPage("directoryObjects", page{value: found})
+	return g.answerPage(q, "directoryObjects", page{value: found})
 }
 
 // body reads an object whose members are read one by one.
@@ -367,7 +374,7 @@ func members(through bool) handler {
 		if err != nil {
 			return err
 		}
-		return q.answerPage("directoryObjects", p)
+		return g.answerPage(q, "directoryObjects", p)
 	}
 }
 
@@ -398,7 +405,7 @@ func memberOf(through bool) handler {
 		if err != nil {
 			return err
 		}
-		return q.answerPage("directoryObjects", p)
+		return g.answerPage(q, "directoryObjects", p)
 	}
 }
 
@@ -450,7 +457,7 @@ func organizations(g *Graph, q *request, _ []string) error {
 	if err != nil {
 		return err
 	}
-	return q.answerPage("organization", page{value: []object{obj}})
+	return g.answerPage(q, "organization", page{value: []object{obj}})
 }
 
 func organization(g *Graph, q *request, args []string) error {
@@ -498,7 +505,7 @@ func noUsers(g *Graph, q *request, id string) error {
 	if err := g.allowed(q.Context(), q.c, resource.Root, "a list of users, of which there are none"); err != nil {
 		return err
 	}
-	return q.answerPage("users", page{})
+	return g.answerPage(q, "users", page{})
 }
 
 func me(*Graph, *request, []string) error {

@@ -1,12 +1,15 @@
 package graph
 
 import (
-	"encoding/base64"
+	"context"
 	"encoding/json"
+	"fmt"
 	"net/url"
 	"strconv"
 	"strings"
 
+	"github.com/innate-id/innate/internal/access"
+	"github.com/innate-id/innate/internal/cursor"
 	"github.com/innate-id/innate/internal/odata"
 	"github.com/innate-id/innate/internal/problem"
 )
@@ -24,8 +27,10 @@ type options struct {
 	selected []string
 	top      int
 	count    bool
-	after    Place
-	raw      url.Values
+	// skip is the token of the page, and after where it begins.
+	skip  string
+	after Place
+	raw   url.Values
 }
 
 // known are the options that are read, and others that change nothing here.
@@ -70,31 +75,33 @@ func readOptions(raw string) (options, error) {
 	case c != "" && !strings.EqualFold(c, "false"):
 		return o, problem.Errorf(problem.Invalid, "The query option '$count' is '%s'; true or false was expected.", problem.Clip(c))
 	}
-	if t, ok := get["$skiptoken"]; ok {
-		if o.after, err = readPlace(t); err != nil {
-			return o, err
-		}
-	}
+	o.skip = get["$skiptoken"]
 	return o, nil
 }
 
-func readPlace(token string) (p Place, err error) {
-	b, err := base64.RawURLEncoding.DecodeString(token)
-	if err == nil {
-		err = json.Unmarshal(b, &p)
+// openPlace reads where the page begins from the token that the client was given.
+func (g *Graph) openPlace(ctx context.Context, c access.Caller, token string) (p Place, err error) {
+	text, err := g.Cursors.Place(ctx, readerOf(c), token)
+	if err != nil || text == "" {
+		return Place{}, err
 	}
-	if err != nil {
-		return Place{}, problem.Errorf(problem.Invalid, "The query option '$skiptoken' is not one that this API gave out.")
+	if err := json.Unmarshal([]byte(text), &p); err != nil {
+		return Place{}, fmt.Errorf("decoding a place in a list: %w", err)
 	}
 	return p, nil
 }
 
-func (p Place) token() string {
+// token is what the client goes on from p by.
+func (g *Graph) token(ctx context.Context, c access.Caller, p Place) (string, error) {
 	b, err := json.Marshal(p)
 	if err != nil {
-		return "" // two strings always encode
+		return "", fmt.Errorf("encoding a place in a list: %w", err)
 	}
-	return base64.RawURLEncoding.EncodeToString(b)
+	return g.Cursors.Token(ctx, readerOf(c), string(b))
+}
+
+func readerOf(c access.Caller) cursor.Reader {
+	return cursor.Reader{API: "graph", Tenant: c.Tenant, Principal: c.Principal}
 }
 
 // only refuses options that what is asked has not.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/innate-id/innate/internal/access"
 	"github.com/innate-id/innate/internal/arm"
+	"github.com/innate-id/innate/internal/cursor"
 	"github.com/innate-id/innate/internal/directory"
 	"github.com/innate-id/innate/internal/fleet"
 	"github.com/innate-id/innate/internal/fleetapi"
@@ -107,8 +108,9 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, now func() time.Tim
 		return nil, err
 	}
 	s.STS = &sts.Service{Directory: s.Directory, Ring: s.Ring, Names: s.Names, Issuers: issuers, Life: life, Now: now}
-	s.ARM = &arm.API{Store: s.DB, Directory: s.Directory, Names: s.Names, Now: now, Log: log, Retention: retention, Limits: cfg.Limits.of(now)}
-	s.Graph = &graph.Graph{Store: s.DB, Directory: s.Directory, ARM: s.ARM, Names: s.Names, Now: now}
+	cursors := cursor.Sealer{Box: box}
+	s.ARM = &arm.API{Store: s.DB, Directory: s.Directory, Names: s.Names, Cursors: cursors, Now: now, Log: log, Retention: retention, Limits: cfg.Limits.of(now)}
+	s.Graph = &graph.Graph{Store: s.DB, Directory: s.Directory, ARM: s.ARM, Names: s.Names, Cursors: cursors, Now: now}
 	s.Vault = &vault.Vault{Store: s.DB, Box: box, Authorize: s.Directory.Authorize, Now: now}
 	s.Fleet = &fleet.Fleet{Store: s.DB, Ring: s.Ring, Names: s.Names, Issue: s.issue, Authorize: s.Directory.Authorize, Now: now, Log: log}
 	s.ARM.Register(arm.Own(s.Names, s.STS.Reserved)...)

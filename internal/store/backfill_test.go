@@ -77,3 +77,28 @@ func TestTermsOfWhatWasThereBefore(t *testing.T) {
 		}
 	}
 }
+
+// TestDeletedBeforeMoreWasKept: an identity that an older program deleted comes
+// back with what that one kept.
+func TestDeletedBeforeMoreWasKept(t *testing.T) {
+	t.Parallel()
+	for name, cfg := range map[string]Config{
+		"sqlite":   {SQLite: filepath.Join(t.TempDir(), "innate.db"), Chain: "c"},
+		"postgres": {Postgres: testkit.Postgres(t), Chain: "c"},
+	} {
+		db, err := Open(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = db.Close() })
+		_, err = exec(t.Context(), db.manage, `INSERT INTO deleted_identity (tenant, principal, key, name_key, resource, identity, roles, deleted_by, deleted_ms, purge_ms)
+			VALUES ('t', 'p', '/x', 'x', $1, $1, $2, 'someone', 0, 0)`, []byte("{}"), []byte("[]"))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		d, err := db.DeletedIdentity(t.Context(), "t", "p")
+		if err != nil || len(d.Credentials)+len(d.Groups)+len(d.Attached) > 0 || d.DeletedBy != "someone" {
+			t.Errorf("%s: it reads %+v, %v", name, d, err)
+		}
+	}
+}

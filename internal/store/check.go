@@ -20,6 +20,15 @@ func (f Fault) String() string {
 	return "tenant " + f.Tenant + ": " + f.Kind + ": " + f.Key + " -> " + f.About
 }
 
+// credentialsIdentity is the key of the identity of a federated credential's
+// resource, and credentialsName the credential's own name: what is before and after
+// the last two words of its key.
+const (
+	upToName            = `rtrim(r.key, replace(r.key, '/', ''))`
+	credentialsIdentity = `substr(r.key, 1, LENGTH(` + upToName + `) - LENGTH('/federatedidentitycredentials/'))`
+	credentialsName     = `substr(r.key, LENGTH(` + upToName + `) + 1)`
+)
+
 // faults is one statement, so that it shows one moment: writes go on beside it.
 //
 // A scope may name something in a resource (a secret of a vault), which has no
@@ -57,6 +66,25 @@ const faults = `
 	UNION ALL
 	SELECT tenant, 'a certificate of a host that is not there', serial, host_uid, '' FROM certificate c
 	WHERE NOT EXISTS (SELECT 1 FROM resource r WHERE r.tenant = c.tenant AND r.uid = c.host_uid)
+	UNION ALL
+	SELECT tenant, 'a federated credential without its identity', name, principal, '' FROM federated_credential f
+	WHERE NOT EXISTS (SELECT 1 FROM principal p WHERE p.tenant = f.tenant AND p.id = f.principal)
+	UNION ALL
+	SELECT f.tenant, 'a federated credential without its resource', f.name, p.resource_key, '' FROM federated_credential f CROSS JOIN principal p
+	WHERE p.tenant = f.tenant AND p.id = f.principal AND NOT EXISTS (SELECT 1 FROM resource r
+		WHERE r.tenant = f.tenant AND r.key = p.resource_key || '/federatedidentitycredentials/' || f.name_key)
+	UNION ALL
+	SELECT tenant, 'a federated credential that nothing is matched with', key, key, '' FROM resource r
+	WHERE type_key = 'microsoft.managedidentity/userassignedidentities/federatedidentitycredentials'
+		AND NOT EXISTS (SELECT 1 FROM principal p CROSS JOIN federated_credential f
+			WHERE p.tenant = r.tenant AND p.resource_key = ` + credentialsIdentity + ` AND p.resource_key <> ''
+			AND f.tenant = r.tenant AND f.principal = p.id AND f.name_key = ` + credentialsName + `)
+	UNION ALL
+	SELECT tenant, 'a membership without its group', member, group_id, '' FROM group_member m
+	WHERE NOT EXISTS (SELECT 1 FROM directory_group g WHERE g.tenant = m.tenant AND g.id = m.group_id)
+	UNION ALL
+	SELECT tenant, 'a membership without its member', group_id, member, '' FROM group_member m
+	WHERE NOT EXISTS (SELECT 1 FROM principal p WHERE p.tenant = m.tenant AND p.id = m.member)
 	UNION ALL
 	SELECT tenant, 'a deleted identity that lives', principal, key, '' FROM deleted_identity d
 	WHERE EXISTS (SELECT 1 FROM principal p WHERE p.tenant = d.tenant AND p.id = d.principal)`

@@ -13,7 +13,8 @@ const listUses = `
 	SELECT p.tenant, p.id, p.client, p.kind, p.name, p.resource, p.system, p.enabled, p.valid_from_ms, p.created_ms,
 		CASE WHEN EXISTS (SELECT 1 FROM attachment a WHERE a.tenant = p.tenant AND a.identity_key = p.resource_key) THEN 1 ELSE 0 END,
 		CASE WHEN EXISTS (SELECT 1 FROM assignment a WHERE a.tenant = p.tenant AND a.principal = p.id) THEN 1 ELSE 0 END,
-		CASE WHEN EXISTS (SELECT 1 FROM group_member m WHERE m.tenant = p.tenant AND m.member = p.id) THEN 1 ELSE 0 END
+		CASE WHEN EXISTS (SELECT 1 FROM group_member m WHERE m.tenant = p.tenant AND m.member = p.id) THEN 1 ELSE 0 END,
+		CASE WHEN EXISTS (SELECT 1 FROM federated_credential f WHERE f.tenant = p.tenant AND f.principal = p.id) THEN 1 ELSE 0 END
 	FROM principal p
 	WHERE p.tenant = $1 AND p.resource_key <> '' AND p.resource_key > $2 AND p.resource_key < $3
 	ORDER BY p.resource_key LIMIT $4`
@@ -25,7 +26,7 @@ type usesRow struct {
 }
 
 func (r usesRow) Scan(dest ...any) error {
-	return r.row.Scan(append(dest, &r.uses.Attached, &r.uses.Role, &r.uses.Member)...)
+	return r.row.Scan(append(dest, &r.uses.Attached, &r.uses.Role, &r.uses.Member, &r.uses.Federated)...)
 }
 
 func scanUses(r row) (arm.Uses, error) {

@@ -91,6 +91,11 @@ func TestQueriesGoByTheirIndex(t *testing.T) {
 		{lastOperation, 2, []string{"operation_target (tenant=? AND target_key=?)"}},
 		{sweepOperations, 1, []string{"operation_ended (ended_ms>? AND ended_ms<?)"}},
 		{lostOperations, 1, []string{"operation_lease (lease_ms<?)"}},
+		{listUses, 4, []string{
+			"SEARCH p USING INDEX principal_resource (tenant=? AND resource_key>? AND resource_key<?)",
+			"attachment_identity (tenant=? AND identity_key=?)", "assignment_principal (tenant=? AND principal=?)",
+			"group_member_member (tenant=? AND member=?)", "federated_credential_subject (tenant=? AND principal=?)",
+		}},
 		{purgeDue, 1, []string{"secret_purge (purge_ms>? AND purge_ms<?)"}},
 	} {
 		plan, err := many(t.Context(), db.read, scanPlan, "EXPLAIN QUERY PLAN "+tt.stmt, make([]any, tt.args)...)

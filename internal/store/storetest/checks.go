@@ -17,12 +17,18 @@ func checks() []test {
 	}
 }
 
+// credentials is between an identity's ID and the name of a federated credential.
+const credentials = "/federatedIdentityCredentials/"
+
 func checkFinds(t *testing.T, f *fixture) {
 	vm, uai := machine("G", "vm"), identity("uai")
 	f.put(node("/subscriptions/S"), node("/subscriptions/S/resourceGroups/G"), node(vm), node(uai), node(vaultID))
 	f.write(func(tx arm.Tx) error {
+		_, err := tx.AddMember("g", "usr")
 		return firstError(tx.PutPrincipal(principalOf("usr", uai, false)), tx.Attach(id(vm).Key(), id(uai).Key()),
-			tx.PutRoleAssignment(grant(vaultID+"/secrets/s", "good", "r", "usr")), tx.PutRoleAssignment(grant("/", "root", "r", "usr")))
+			tx.PutRoleAssignment(grant(vaultID+"/secrets/s", "good", "r", "usr")), tx.PutRoleAssignment(grant("/", "root", "r", "usr")),
+			tx.PutFederatedCredential("usr", trusting("Good", "s1", "")), tx.PutResource(node(uai+credentials+"Good")),
+			tx.PutGroup(arm.Group{Tenant: tenant, ID: "g", Name: "g", Created: noon}), err)
 	})
 	found, err := f.db.Check(t.Context())
 	must(t, err)
@@ -30,9 +36,12 @@ func checkFinds(t *testing.T, f *fixture) {
 
 	bound := node(machine("G", "bound"))
 	bound.BoundTo = id(machine("G", "none"))
-	f.put(bound, node(identity("lost")))
+	f.put(bound, node(identity("lost")), node(uai+credentials+"unmatched"))
 	f.write(func(tx arm.Tx) error {
-		return firstError(
+		_, err := tx.AddMember("none", "usr")
+		_, merr := tx.AddMember("g", "nobody")
+		return firstError(err, merr,
+			tx.PutFederatedCredential("nobody", trusting("strays", "s2", "")), tx.PutFederatedCredential("usr", trusting("unsaid", "s3", "")),
 			tx.PutRoleAssignment(grant(vm, "p", "r", "nobody")),
 			tx.PutRoleAssignment(grant(machine("G", "none"), "s1", "r", "usr")),
 			tx.PutRoleAssignment(grant(machine("G", "vm")+"/a/b/c/d", "s2", "r", "usr")),
@@ -53,6 +62,11 @@ func checkFinds(t *testing.T, f *fixture) {
 	slices.Sort(got)
 	same(t, "Check()", got, []string{
 		"a deleted identity that lives usr",
+		"a federated credential that nothing is matched with unmatched",
+		"a federated credential without its identity strays",
+		"a federated credential without its resource unsaid",
+		"a membership without its group usr",
+		"a membership without its member g",
 		"a name claimed for a resource that is not there x",
 		"a principal without its resource sys",
 		"a role assignment without its principal p",
@@ -67,12 +81,13 @@ func checkFinds(t *testing.T, f *fixture) {
 }
 
 func usesByResource(t *testing.T, f *fixture) {
-	f.put(node(identity("a")), node(identity("b")), node(identity("c")))
+	f.put(node(identity("a")), node(identity("b")), node(identity("c")), node(identity("d")))
 	f.write(func(tx arm.Tx) error {
 		return firstError(
 			tx.PutPrincipal(principalOf("a", identity("a"), false)), tx.PutPrincipal(principalOf("b", identity("b"), false)),
 			tx.PutPrincipal(principalOf("c", identity("c"), false)), tx.PutGroup(arm.Group{Tenant: tenant, ID: "g", Name: "g", Created: noon}),
-			tx.Attach(id(machine("G", "vm")).Key(), id(identity("a")).Key()), tx.PutRoleAssignment(grant("/", "x", "r", "b")))
+			tx.Attach(id(machine("G", "vm")).Key(), id(identity("a")).Key()), tx.PutRoleAssignment(grant("/", "x", "r", "b")),
+			tx.PutPrincipal(principalOf("d", identity("d"), false)), tx.PutFederatedCredential("d", trusting("c", "s", "")))
 	})
 	f.write(func(tx arm.Tx) error { _, err := tx.AddMember("g", "c"); return err })
 	first, err := f.db.Uses(t.Context(), tenant, "/subscriptions/S", arm.Page{Limit: 2})
@@ -83,13 +98,16 @@ func usesByResource(t *testing.T, f *fixture) {
 		{Principal: principalOf("a", identity("a"), false), Attached: true},
 		{Principal: principalOf("b", identity("b"), false), Role: true},
 		{Principal: principalOf("c", identity("c"), false), Member: true},
+		{Principal: principalOf("d", identity("d"), false), Federated: true},
 	})
 }
 
 func deletedPages(t *testing.T, f *fixture) {
 	keep := func(name, oid string) arm.DeletedIdentity {
 		return arm.DeletedIdentity{Tenant: tenant, Resource: node(identity(name)), Identity: principalOf(oid, identity(name), false), DeletedBy: "someone", Deleted: noon, PurgeAt: noon,
-			Roles: []arm.KeptRole{{RoleAssignment: grant("/", oid, "r", oid), Node: id("/")}}}
+			Roles:       []arm.KeptRole{{RoleAssignment: grant("/", oid, "r", oid), Node: id("/")}},
+			Credentials: []arm.Resource{node(identity(name) + credentials + "c")}, Groups: []arm.KeptGroup{{ID: "g", Created: noon}},
+			Attached: []arm.KeptResource{{ID: id(machine("G", "vm")), UID: "u"}}}
 	}
 	want := []arm.DeletedIdentity{keep("A", "p1"), keep("A", "p2"), keep("b", "p0")}
 	f.write(func(tx arm.Tx) error { return each(want, tx.KeepIdentity) })
