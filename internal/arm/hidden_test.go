@@ -2,7 +2,6 @@ package arm_test
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/url"
@@ -16,6 +15,7 @@ import (
 	"github.com/innate-id/innate/internal/access"
 	"github.com/innate-id/innate/internal/arm"
 	"github.com/innate-id/innate/internal/audit"
+	"github.com/innate-id/innate/internal/cursor"
 	"github.com/innate-id/innate/internal/directory"
 	"github.com/innate-id/innate/internal/resource"
 )
@@ -251,9 +251,9 @@ func TestPagesWithHiddenRowsGoOn(t *testing.T) {
 			}
 			next = r.str("nextLink")
 			if u, err := url.Parse(next); err == nil && next != "" {
-				token, _ := base64.RawURLEncoding.DecodeString(u.Query().Get("$skiptoken"))
-				if strings.Contains(string(token), "hidden") && len(rows) > 0 {
-					t.Errorf("%s: the token of a page with %d rows names a hidden one: %s", list, len(rows), token)
+				place, err := w.srv.ARM.Cursors.Place(t.Context(), cursor.Reader{API: "management", Tenant: tenantA, Principal: who.oid}, u.Query().Get("$skiptoken"))
+				if err != nil || strings.Contains(place, "hidden") && len(rows) > 0 {
+					t.Errorf("%s: a page with %d rows ends at a hidden one: %s, %v", list, len(rows), place, err)
 				}
 			}
 			if pages > 20 {

@@ -1,6 +1,7 @@
 package arm
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -255,7 +256,7 @@ func (a *API) page(ctx context.Context, c access.Caller, parent resource.ID, l L
 	out := List{Value: []View{}}
 	hidden := a.denials(c)
 	s := l.source(parent)
-	after := l.After
+	after, known := l.After, "" // known is the last row that the caller may know of
 	for seen := 0; seen < scanned; {
 		batch := l.Top - len(out.Value) + 1
 		if !l.Filter.IsZero() {
@@ -274,7 +275,7 @@ func (a *API) page(ctx context.Context, c access.Caller, parent resource.ID, l L
 		}
 		for _, r := range rs {
 			if len(out.Value) == l.Top {
-				out.Next = after
+				out.Next = known
 				return out, nil
 			}
 			after = r.ID.Key()
@@ -283,6 +284,7 @@ func (a *API) page(ctx context.Context, c access.Caller, parent resource.ID, l L
 			} else if denied {
 				continue // it is not read by itself, and so not here
 			}
+			known = after
 			if v := a.listed(c, l, r, have); v != nil {
 				out.Value = append(out.Value, v)
 			}
@@ -291,7 +293,7 @@ func (a *API) page(ctx context.Context, c access.Caller, parent resource.ID, l L
 			return out, nil
 		}
 	}
-	out.Next = after
+	out.Next = cmp.Or(known, after)
 	return out, nil
 }
 
@@ -359,8 +361,11 @@ func cut[T any](rows []T, key func(T) string) (page []T, next string) {
 }
 
 // sift reads a page of the rows that shows lets through, after a key. Where it
-// has looked at [scanned] of them the page is short, and there may be more.
+// has looked at [scanned] of them the page is short, and there may be more. The
+// next page begins after the last row that is shown: a place at one that is hidden
+// tells something to who keeps its token, and only where none is shown it must.
 func sift[T any](after string, read func(Page) ([]T, error), key func(T) string, shows func(T) (bool, error)) (page []T, next string, err error) {
+	shown := ""
 	for seen := 0; seen < scanned; {
 		rows, err := read(Page{After: after, Limit: PageSize + 1})
 		if err != nil {
@@ -369,7 +374,7 @@ func sift[T any](after string, read func(Page) ([]T, error), key func(T) string,
 		seen += len(rows)
 		for _, r := range rows {
 			if len(page) == PageSize {
-				return page, after, nil
+				return page, shown, nil
 			}
 			after = key(r)
 			ok, err := shows(r)
@@ -377,14 +382,14 @@ func sift[T any](after string, read func(Page) ([]T, error), key func(T) string,
 				return nil, "", err
 			}
 			if ok {
-				page = append(page, r)
+				page, shown = append(page, r), after
 			}
 		}
 		if len(rows) <= PageSize {
 			return page, "", nil
 		}
 	}
-	return page, after, nil
+	return page, cmp.Or(shown, after), nil
 }
 
 // openPlace puts into the query, in the place of the token that the client was

@@ -242,6 +242,26 @@ func TestSkipTokenTellsNothing(t *testing.T) {
 	if r := reader.get(next); len(r.values()) != 0 || r.body["@odata.nextLink"] != nil {
 		t.Errorf("the second page is %s", r.text)
 	}
+	// A page that shows somebody ends at one who is shown, and none is missed.
+	seen := map[string]bool{}
+	for next, pages := "servicePrincipals", 0; next != "" && pages < 10; pages++ {
+		r := reader.get(next)
+		for _, id := range r.each("id") {
+			seen[id] = true
+		}
+		next, _ = r.body["@odata.nextLink"].(string)
+		u, err := url.Parse(next)
+		if err != nil || next == "" || len(r.values()) == 0 {
+			continue
+		}
+		place, err := w.srv.Graph.Cursors.Place(t.Context(), cursor.Reader{API: "graph", Tenant: tenantA, Principal: reader.oid}, u.Query().Get("$skiptoken"))
+		if last := r.each("id")[len(r.values())-1]; err != nil || !strings.Contains(place, last) {
+			t.Errorf("a page that ends with %s goes on at %s, %v", last, place, err)
+		}
+	}
+	if len(seen) != 2 || !seen[reader.oid] || !seen[second.oid] {
+		t.Errorf("the reader sees %v", seen)
+	}
 	// Its own token of the management API is none of Graph.
 	arms, err := w.srv.Graph.Cursors.Token(t.Context(), cursor.Reader{API: "management", Tenant: tenantA, Principal: reader.oid}, `{"Name":"p"}`)
 	if err != nil {

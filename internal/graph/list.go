@@ -185,6 +185,7 @@ func (s *sight) whole(ctx context.Context, p directory.Principal) (object, error
 // scan reads principals until the page is full or enough was looked at.
 func (s *sight) scan(ctx context.Context, typ string, matches func(directory.Principal) bool, o options) (page, error) {
 	var out page
+	var shown Place // a place at one who is not shown tells something to who keeps its token
 	q := query(typ, o.filter)
 	q.After, q.Limit = o.after, 200
 	for looked := 0; ; {
@@ -203,6 +204,7 @@ func (s *sight) scan(ctx context.Context, typ string, matches func(directory.Pri
 					if err != nil || full {
 						return out, err
 					}
+					shown = Place{Name: fold(p.Name), ID: p.ID}
 				}
 			}
 			q.After = Place{Name: fold(p.Name), ID: p.ID}
@@ -213,7 +215,7 @@ func (s *sight) scan(ctx context.Context, typ string, matches func(directory.Pri
 			out.next = nil
 			return out, nil
 		case looked >= maxScan:
-			at := q.After
+			at := cmp.Or(shown, q.After)
 			out.next = &at
 			return out, nil
 		}
