@@ -53,31 +53,71 @@ const (
 	ActionPurgeIdentity = "Microsoft.ManagedIdentity/locations/deletedUserAssignedIdentities/purge/action"
 )
 
-// keep keeps a user-assigned identity that is being deleted.
-func (a *API) keep(tx Tx, c access.Caller, r Resource, own directory.Principal) error {
-	if a.Retention <= 0 || !strings.EqualFold(r.Type, typeIdentity) {
+// keep keeps the user-assigned identities among what is being deleted.
+func (a *API) keep(tx Tx, c access.Caller, all []Resource) error {
+	if a.Retention <= 0 {
 		return nil
 	}
 	now := a.Now()
-	d := DeletedIdentity{Tenant: r.Tenant, Resource: r, Identity: own, DeletedBy: c.Principal, Deleted: now, PurgeAt: now.Add(a.Retention)}
-	ras, err := tx.AssignmentsOf([]string{own.ID})
+	var kept []DeletedIdentity
+	var ids []string
+	known := map[string]Resource{}
+	for _, r := range all {
+		known[r.ID.Key()] = r
+		if !strings.EqualFold(r.Type, typeIdentity) {
+			continue
+		}
+		own, err := tx.PrincipalOf(r.ID.Key())
+		if problem.Is(err, problem.NotFound) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("finding the principal of %s: %w", r.ID, err)
+		}
+		ids = append(ids, own.ID)
+		kept = append(kept, DeletedIdentity{Tenant: r.Tenant, Resource: r, Identity: own, DeletedBy: c.Principal, Deleted: now, PurgeAt: now.Add(a.Retention)})
+	}
+	roles, err := rolesKept(tx, ids, known)
 	if err != nil {
 		return err
 	}
-	for _, ra := range ras {
-		node, err := a.nodeOf(tx, ra.Scope)
-		if err != nil {
+	for _, d := range kept {
+		d.Roles = roles[d.Identity.ID]
+		if err := tx.KeepIdentity(d); err != nil {
 			return err
 		}
-		d.Roles = append(d.Roles, KeptRole{RoleAssignment: ra, Node: node.ID, UID: node.UID})
 	}
-	return tx.KeepIdentity(d)
+	return nil
+}
+
+// rolesKept are the role assignments of principals, by these. known are
+// resources by their keys; it adds what it reads.
+func rolesKept(tx Tx, principals []string, known map[string]Resource) (map[string][]KeptRole, error) {
+	ras, err := tx.AssignmentsOf(principals)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string][]KeptRole{}
+	for _, ra := range ras {
+		node, err := nodeOf(tx, ra.Scope, known)
+		if err != nil {
+			return nil, err
+		}
+		out[ra.Principal] = append(out[ra.Principal], KeptRole{RoleAssignment: ra, Node: node.ID, UID: node.UID})
+	}
+	return out, nil
 }
 
 // nodeOf finds the resource that a scope is or lies in; for the root none.
-func (a *API) nodeOf(tx Tx, scope resource.ID) (Resource, error) {
+func nodeOf(tx Tx, scope resource.ID, known map[string]Resource) (Resource, error) {
 	for n := scope; !n.IsRoot() && !n.IsZero(); n = n.Parent() {
+		if r, ok := known[n.Key()]; ok {
+			return r, nil
+		}
 		r, err := tx.Resource(n.Key())
+		if err == nil {
+			known[n.Key()] = r
+		}
 		if err == nil || !problem.Is(err, problem.NotFound) {
 			return r, err
 		}

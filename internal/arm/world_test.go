@@ -75,6 +75,12 @@ func newWorld(t testing.TB) *world {
 // newWorldWith has more resource types.
 func newWorldWith(t testing.TB, types []arm.Registered) *world {
 	t.Helper()
+	return newWorldOn(t, types, server.Database{SQLite: filepath.Join(t.TempDir(), "innate.db")})
+}
+
+// newWorldOn says which database it has, too.
+func newWorldOn(t testing.TB, types []arm.Registered, db server.Database) *world {
+	t.Helper()
 	var configured []server.ResourceType
 	for _, r := range types {
 		configured = append(configured, server.ResourceType{Type: r.Name, Identity: r.Identity, NoLocation: r.NoLocation, Extension: r.Extension})
@@ -87,7 +93,7 @@ func newWorldWith(t testing.TB, types []arm.Registered) *world {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	srv, err := server.Open(ctx, server.Config{
 		Domain: "innate.test", Listen: "127.0.0.1:0", RootKeyFile: filepath.Join(dir, "root.key"), Replica: "test", TokenLife: "1h",
-		Database: server.Database{SQLite: filepath.Join(dir, "innate.db")}, TLS: server.TLS{LocalCA: true},
+		Database: db, TLS: server.TLS{LocalCA: true},
 		ResourceTypes: configured,
 	}, slog.New(slog.DiscardHandler), w.clock)
 	if err != nil {
