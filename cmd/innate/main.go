@@ -80,7 +80,7 @@ func root() *cobra.Command {
 	c.PersistentFlags().StringVar(&f.data, "data", "", "data folder of innate dev (default: $INNATE_DATA, else innate in the user's state directory)")
 	c.AddCommand(devCommand(&f), runCommand(&f), execCommand(&f), envCommand(&f), tokenCommand(&f), secretCommand(&f), auditCommand(&f),
 		hostCommand(&f), placementCommand(&f), ruleCommand(&f), identityCommand(&f), resourceCommand(&f), roleCommand(&f), groupCommand(&f), federationCommand(&f), orphansCommand(&f),
-		lockCommand(&f), moveCommand(&f), subscriptionCommand(&f), managementGroupCommand(&f), accessCommand(&f), doctorCommand(&f))
+		lockCommand(&f), tagCommand(&f), moveCommand(&f), subscriptionCommand(&f), managementGroupCommand(&f), accessCommand(&f), doctorCommand(&f))
 	return group(c)
 }
 
