@@ -95,6 +95,7 @@ properties, ...), whose "id", or "type" and "name", say which resource it is unl
 	c.Flags().StringVar(&kind, "kind", "", "member kind, for example functionapp")
 	c.Flags().StringVar(&identity, "identity", "", "SystemAssigned or None; innate identity attach adds user-assigned ones")
 	c.Flags().StringVar(&file, "file", "", `JSON document; "-" is the standard input`)
+	m.waitFlag(c)
 	return c
 }
 
@@ -263,5 +264,6 @@ func resourceDelete(f *flags) *cobra.Command {
 		},
 	}, false)
 	typeFlag(c, &typ)
+	m.waitFlag(c)
 	return c
 }
