@@ -130,7 +130,7 @@ func TestDeletingALargeGroupLetsOthersCommit(t *testing.T) {
 const machinesVar = "INNATE_TEST_MACHINES"
 
 func deleteLargeGroup(t *testing.T, w *world) {
-	machines, most := 2000, 10*time.Second // half a second, on a machine that has nothing else to do
+	machines := 500
 	if n, err := strconv.Atoi(os.Getenv(machinesVar)); err == nil {
 		machines = n
 	}
@@ -143,7 +143,9 @@ func deleteLargeGroup(t *testing.T, w *world) {
 	data.token = w.owner.tokenFor("https://vault.azure.net")
 	secret := w.srv.Names.Vault("kv1") + "/secrets/db?api-version=7.4"
 	data.must(200, "PUT", secret, `{"value":"x"}`)
+	began := time.Now()
 	w.fill(resource.MustParse(g2), machines)
+	filled := time.Since(began)
 	w.checkStore()
 
 	stop := beside(t, 4, func() error {
@@ -153,7 +155,7 @@ func deleteLargeGroup(t *testing.T, w *world) {
 		}
 		return err
 	})
-	began := time.Now()
+	began = time.Now()
 	result := w.owner.must(202, "DELETE", g2, "", "Prefer", async).header.Get("Location")
 	r := w.owner.do("GET", result, "")
 	for limit := began.Add(5 * time.Minute); r.status == 202 && time.Now().Before(limit); {
@@ -161,12 +163,14 @@ func deleteLargeGroup(t *testing.T, w *world) {
 		r = w.owner.do("GET", result, "")
 	}
 	took, longest := time.Since(began), stop()
-	t.Logf("%d machines: deleted in %v, the longest read meanwhile took %v", machines, took, longest)
+	t.Logf("%d machines: made in %v, deleted in %v; the longest read meanwhile took %v", machines, filled, took, longest)
 	if r.status != 204 {
 		t.Errorf("result: %d %s", r.status, r.text)
 	}
-	if longest > most {
-		t.Errorf("a read took %v while a group was deleted, want at most %v", longest, most)
+	// They are made by some ten statements each, as busy as this machine is now. A
+	// delete by a statement a table takes a fifth of that; a statement a row, most of it.
+	if max(took, longest) > filled/2 {
+		t.Errorf("deleted in %v, and a read took %v meanwhile, want at most half of what making them took, %v", took, longest, filled)
 	}
 	w.checkStore()
 	w.owner.refused(404, "ResourceGroupNotFound", "GET", g2, "")

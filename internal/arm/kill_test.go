@@ -60,68 +60,18 @@ func deleteOnce(dir string) int {
 // done, nothing dangles, and asked again it is done.
 func TestDeleteKilledAtAnyMoment(t *testing.T) {
 	t.Parallel()
-	const machines = 1000
+	const machines = 300
 	dir := t.TempDir()
-	if _, err := seal.CreateFile(filepath.Join(dir, "root.key")); err != nil {
-		t.Fatal(err)
-	}
-	inside := func(do func(srv *server.Server)) {
-		srv, err := openIn(t.Context(), dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer srv.Close()
-		do(srv)
-	}
-	left := func() (n int) {
-		inside(func(srv *server.Server) {
-			faults, err := srv.DB.Check(t.Context())
-			if err != nil || len(faults) > 0 {
-				t.Fatalf("Check() = %v, %v", faults, err)
-			}
-			_, err = srv.DB.Resource(t.Context(), tenantA, killed.Key())
-			if problem.Is(err, problem.NotFound) {
-				return
-			}
-			rs, err := srv.DB.Resources(t.Context(), tenantA, killed.Key(), "", arm.Page{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			n = len(rs)
-		})
-		return n
-	}
-	inside(func(srv *server.Server) {
-		_, err := srv.Bootstrap(t.Context(), server.Bootstrap{Tenant: tenantA, Subscription: killed.Subscription(), TenantName: "Test", Group: "ops", Location: "local", Host: "boot", Owner: "root"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		b := &server.Builder{Server: srv, Caller: access.SystemCaller(tenantA, "test")}
-		if err := b.Put(t.Context(), killed, map[string]any{"location": "local"}); err != nil {
-			t.Fatal(err)
-		}
-		ev := audit.Event{Tenant: tenantA, At: start, Action: "test", Target: "/", Outcome: audit.Allowed}
-		err = srv.DB.Write(t.Context(), &ev, func(tx arm.Tx) error {
-			for i := range machines {
-				if err := putMachine(tx, killed, i); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-	})
+	fillIn(t, dir, machines)
 	midst := 0
-	for round := range 20 {
-		if n := left(); n != machines {
+	for round := range 10 {
+		if n := leftIn(t, dir); n != machines {
 			if n != 0 {
 				t.Errorf("round %d: %d of %d machines are left", round, n, machines)
 			}
 			break // it was faster than we
 		}
-		if deleteAndKill(t, dir, rand.N(300*time.Millisecond)) {
+		if deleteAndKill(t, dir, rand.N(200*time.Millisecond)) {
 			midst++
 		}
 	}
@@ -131,9 +81,66 @@ func TestDeleteKilledAtAnyMoment(t *testing.T) {
 	if deleteAndKill(t, dir, time.Minute) {
 		t.Error("asked again, the delete did not end")
 	}
-	if n := left(); n != 0 {
+	if n := leftIn(t, dir); n != 0 {
 		t.Errorf("asked again, %d machines are left", n)
 	}
+}
+
+// fillIn makes a tenant with the group in a new database.
+func fillIn(t *testing.T, dir string, machines int) {
+	t.Helper()
+	if _, err := seal.CreateFile(filepath.Join(dir, "root.key")); err != nil {
+		t.Fatal(err)
+	}
+	srv, err := openIn(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer srv.Close()
+	if _, err := srv.Bootstrap(t.Context(), server.Bootstrap{
+		Tenant: tenantA, Subscription: killed.Subscription(), TenantName: "Test", Group: "ops", Location: "local", Host: "boot", Owner: "root",
+	}); err != nil {
+		t.Fatal(err)
+	}
+	b := &server.Builder{Server: srv, Caller: access.SystemCaller(tenantA, "test")}
+	if err := b.Put(t.Context(), killed, map[string]any{"location": "local"}); err != nil {
+		t.Fatal(err)
+	}
+	ev := audit.Event{Tenant: tenantA, At: start, Action: "test", Target: "/", Outcome: audit.Allowed}
+	err = srv.DB.Write(t.Context(), &ev, func(tx arm.Tx) error {
+		for i := range machines {
+			if err := putMachine(tx, killed, i); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// leftIn counts what is in the group, which is whole.
+func leftIn(t *testing.T, dir string) int {
+	t.Helper()
+	srv, err := openIn(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer srv.Close()
+	faults, err := srv.DB.Check(t.Context())
+	if err != nil || len(faults) > 0 {
+		t.Fatalf("Check() = %v, %v", faults, err)
+	}
+	rs, err := srv.DB.Resources(t.Context(), tenantA, killed.Key(), "", arm.Page{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = srv.DB.Resource(t.Context(), tenantA, killed.Key())
+	if gone := problem.Is(err, problem.NotFound); gone != (len(rs) == 0) {
+		t.Errorf("%d resources are left, and the group: %v", len(rs), err)
+	}
+	return len(rs)
 }
 
 // deleteAndKill has another process delete the group and kills it after a while,
