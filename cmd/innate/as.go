@@ -30,13 +30,16 @@ type acting struct {
 	// in is the running instance, if there is one.
 	in      *dev.Instance
 	release func()
+	// noWait is the flag --no-wait of the command, whose the writers are.
+	stdout, stderr io.Writer
+	noWait         bool
 }
 
 // actAs makes this command act as name. Within a workload ("innate run", or a
 // machine with an endpoint of its own) and without a name it acts as that
 // workload; else as fallback.
 func actAs(ctx context.Context, f *flags, name, fallback, clientID string) (*acting, error) {
-	a := &acting{id: &client.Identity{ClientID: clientID}, http: http.DefaultClient, release: func() {}}
+	a := &acting{id: &client.Identity{ClientID: clientID}, http: http.DefaultClient, release: func() {}, stdout: os.Stdout, stderr: os.Stderr}
 	in, off := a.find(f)
 	if in != nil && off != nil {
 		return nil, off // an instance that cannot be used is not one that is not there
@@ -141,8 +144,40 @@ func (a *acting) arm(ctx context.Context, method, path string, body, out any) (*
 	return a.armIf(ctx, method, path, nil, body, out)
 }
 
-// armIf is arm with more headers.
+// armIf is arm with more headers. It waits for the end of what goes on after
+// the answer.
 func (a *acting) armIf(ctx context.Context, method, path string, header http.Header, body, out any) (*http.Response, error) {
+	if a.noWait && method != http.MethodGet {
+		header = header.Clone()
+		if header == nil {
+			header = http.Header{}
+		}
+		header.Set("Prefer", "respond-async")
+	}
+	resp, err := a.send(ctx, method, path, header, body)
+	if err != nil {
+		return nil, err
+	}
+	if method != http.MethodGet {
+		waited, err := a.await(ctx, resp, path)
+		if err != nil {
+			resp.Body.Close()
+			return nil, err
+		}
+		if waited && out != nil { // the answer was not the resource yet
+			resp.Body.Close()
+			return a.arm(ctx, http.MethodGet, path, nil, out)
+		}
+	}
+	if out == nil {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	return resp, json.NewDecoder(resp.Body).Decode(out)
+}
+
+// send sends a request. A refusal is an [armError].
+func (a *acting) send(ctx context.Context, method, path string, header http.Header, body any) (*http.Response, error) {
 	tok, err := a.id.Token(ctx, managementAudience+"/")
 	if err != nil {
 		return nil, err
@@ -168,19 +203,15 @@ func (a *acting) armIf(ctx context.Context, method, path string, header http.Hea
 	if err != nil {
 		return nil, fmt.Errorf("calling the management API: %w", err)
 	}
-	if resp.StatusCode/100 != 2 {
-		defer resp.Body.Close()
-		var e struct{ Error armError }
-		if json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&e) != nil {
-			return nil, fmt.Errorf("the management API answered %s", resp.Status)
-		}
-		return nil, &e.Error
-	}
-	if out == nil {
+	if resp.StatusCode/100 == 2 {
 		return resp, nil
 	}
 	defer resp.Body.Close()
-	return resp, json.NewDecoder(resp.Body).Decode(out)
+	var e struct{ Error armError }
+	if json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&e) != nil {
+		return nil, fmt.Errorf("the management API answered %s", resp.Status)
+	}
+	return nil, &e.Error
 }
 
 // placeHere places a resource that is not of the sample on this machine, as
@@ -200,7 +231,7 @@ func placeHere(ctx context.Context, in dev.Instance, id string) error {
 		return err
 	}
 	defer release()
-	a := &acting{id: &client.Identity{Endpoint: s.Endpoint, Header: s.Header}, http: hc, in: &in}
+	a := &acting{id: &client.Identity{Endpoint: s.Endpoint, Header: s.Header}, http: hc, in: &in, stdout: os.Stdout, stderr: os.Stderr}
 	name := "run-" + uuid.NewSHA1(uuid.NameSpaceURL, []byte(strings.ToLower(id))).String()
 	resp, err := a.arm(ctx, http.MethodPut, in.Host+"/placements/"+name+"?api-version=2026-01-01", map[string]any{"properties": map[string]any{
 		"door": "run", "resourceId": id, "selectors": []string{fmt.Sprintf("unix:uid:%d", os.Getuid())},

@@ -37,7 +37,7 @@ func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := root().ExecuteContext(ctx)
-	if err == nil {
+	if err == nil || errors.Is(err, errGoesOn) {
 		return 0
 	}
 	if code, ok := errors.AsType[exitCode](err); ok {
@@ -80,7 +80,7 @@ func root() *cobra.Command {
 	c.PersistentFlags().StringVar(&f.data, "data", "", "data folder of innate dev (default: $INNATE_DATA, else innate in the user's state directory)")
 	c.AddCommand(devCommand(&f), runCommand(&f), execCommand(&f), envCommand(&f), tokenCommand(&f), secretCommand(&f), auditCommand(&f),
 		hostCommand(&f), placementCommand(&f), ruleCommand(&f), identityCommand(&f), resourceCommand(&f), roleCommand(&f), groupCommand(&f), federationCommand(&f), orphansCommand(&f),
-		lockCommand(&f), moveCommand(&f), subscriptionCommand(&f), managementGroupCommand(&f), accessCommand(&f), doctorCommand(&f))
+		lockCommand(&f), tagCommand(&f), moveCommand(&f), subscriptionCommand(&f), managementGroupCommand(&f), operationCommand(&f), accessCommand(&f), doctorCommand(&f))
 	return group(c)
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,7 +15,9 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sync/errgroup"
 
+	"github.com/innate-id/innate/internal/dev"
 	"github.com/innate-id/innate/internal/testkit"
 )
 
@@ -49,6 +52,7 @@ func TestScripts(t *testing.T) {
 			"dev":    startDev,
 			"issuer": func(ts *testscript.TestScript, _ bool, args []string) { startIssuer(t, ts, args) },
 			"mint":   mint,
+			"fill":   fill,
 		},
 		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
 	})
@@ -122,6 +126,44 @@ func mint(ts *testscript.TestScript, _ bool, args []string) {
 		others[name] = value
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(i.Token(i.Claims(time.Now(), args[1], others))), 0o600))
+}
+
+// fill makes many identities in a resource group: fill GROUP NUMBER, after dev.
+func fill(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: fill GROUP NUMBER")
+	}
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	in, err := dev.ReadInstance(ts.Getenv("INNATE_DATA"))
+	ts.Check(err)
+	hc, err := instanceClient(in)
+	ts.Check(err)
+	ts.Check(ts.Exec("innate", "token", "--resource", managementAudience+"/"))
+	token := strings.TrimSpace(ts.ReadFile("stdout"))
+	var all errgroup.Group
+	all.SetLimit(8)
+	for i := range n {
+		all.Go(func() error {
+			url := fmt.Sprintf("%s/subscriptions/%s/resourceGroups/%s/providers/Microsoft.ManagedIdentity/userAssignedIdentities/many-%d?api-version=%s",
+				in.Endpoints.Management, in.SubscriptionID, args[0], i, apiVersion)
+			req, err := http.NewRequest(http.MethodPut, url, strings.NewReader(`{"location":"local"}`))
+			if err != nil {
+				return err
+			}
+			req.Header.Set("Authorization", "Bearer "+token)
+			req.Header.Set("Content-Type", "application/json")
+			resp, err := hc.Do(req)
+			if err != nil {
+				return err
+			}
+			if resp.StatusCode != http.StatusCreated {
+				return fmt.Errorf("PUT %s: %s", url, resp.Status)
+			}
+			return resp.Body.Close()
+		})
+	}
+	ts.Check(all.Wait())
 }
 
 // lookIn finds a program in a list of folders.

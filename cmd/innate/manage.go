@@ -25,6 +25,7 @@ type managing struct {
 	*flags
 	as     string
 	asJSON bool
+	noWait bool
 }
 
 // bind adds the flags to c.
@@ -49,6 +50,7 @@ func (m *managing) open(c *cobra.Command) (*acting, error) {
 		a.release()
 		return nil, errNowhere
 	}
+	a.stdout, a.stderr, a.noWait = c.OutOrStdout(), c.ErrOrStderr(), m.noWait
 	return a, nil
 }
 
@@ -86,12 +88,12 @@ func pages[T any](ctx context.Context, a *acting, first string) ([]T, error) {
 			return nil, err
 		}
 		out = append(out, page.Value...)
-		// A link to anywhere else would be given our token.
-		rest, ours := strings.CutPrefix(page.NextLink, a.in.Endpoints.Management)
-		if !ours && page.NextLink != "" {
-			return nil, errors.New("the management API's next page is at another address")
+		if next = page.NextLink; next != "" {
+			var err error
+			if next, err = a.ours(next); err != nil {
+				return nil, fmt.Errorf("reading the next page: %w", err)
+			}
 		}
-		next = rest
 	}
 	return out, nil
 }

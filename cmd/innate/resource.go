@@ -23,7 +23,7 @@ func resourceCommand(f *flags) *cobra.Command {
 		Long: `Resources of any type: make, read, list, delete. A resource is named by its resource ID; with --type by its name in the
 group of innate dev's sample ("vm1/agent" with --type Microsoft.Compute/virtualMachines/extensions); or as one of the sample.`,
 		Example: "  innate resource put vm9 --type Microsoft.Compute/virtualMachines --identity SystemAssigned\n" +
-			"  innate resource put --file template.json\n  innate resource list --type Microsoft.Web/sites",
+			"  innate resource put --file template.json\n  innate resource list --type Microsoft.Web/sites --tag env=prod",
 	}
 	c.AddCommand(resourcePut(f), resourceGet(f), resourceList(f), resourceDelete(f))
 	return group(c)
@@ -95,6 +95,7 @@ properties, ...), whose "id", or "type" and "name", say which resource it is unl
 	c.Flags().StringVar(&kind, "kind", "", "member kind, for example functionapp")
 	c.Flags().StringVar(&identity, "identity", "", "SystemAssigned or None; innate identity attach adds user-assigned ones")
 	c.Flags().StringVar(&file, "file", "", `JSON document; "-" is the standard input`)
+	m.waitFlag(c)
 	return c
 }
 
@@ -185,10 +186,14 @@ type resourceNode struct {
 
 func resourceList(f *flags) *cobra.Command {
 	m := managing{flags: f}
-	var typ string
+	var typ, tag string
 	c := m.bind(&cobra.Command{
 		Use: "list", Short: "List the resources of the subscription", Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			filter, err := tagFilter(c, tag)
+			if err != nil {
+				return err
+			}
 			a, err := m.open(c)
 			if err != nil {
 				return err
@@ -202,30 +207,51 @@ func resourceList(f *flags) *cobra.Command {
 			if typ != "" {
 				collection = "providers/" + typ
 			}
-			all, err := list[json.RawMessage](c.Context(), a, group.SubscriptionID(), collection)
+			all, err := listWhere[json.RawMessage](c.Context(), a, group.SubscriptionID(), collection, filter)
 			if err != nil {
 				return err
 			}
 			if m.asJSON {
 				return printJSON(c.OutOrStdout(), all)
 			}
-			var rows [][]string
-			for _, raw := range all {
-				var n resourceNode
-				if err := json.Unmarshal(raw, &n); err != nil {
-					return fmt.Errorf("reading the list: %w", err)
-				}
-				id, err := resource.Parse(n.ID)
-				if err != nil {
-					return fmt.Errorf("reading the list: %w", err)
-				}
-				rows = append(rows, []string{n.Name, n.Type, id.Group(), n.Location, n.Identity.Type})
-			}
-			return table(c.OutOrStdout(), "There is no such resource; innate resource put makes one.", []string{"NAME", "TYPE", "GROUP", "LOCATION", "IDENTITY"}, rows)
+			return resourceTable(c.OutOrStdout(), all)
 		},
 	}, true)
 	typeFlag(c, &typ)
+	c.Flags().StringVar(&tag, "tag", "", "only those with this tag: NAME, or NAME=VALUE")
 	return c
+}
+
+// tagFilter is what --tag asks a list for.
+func tagFilter(c *cobra.Command, tag string) (string, error) {
+	if tag == "" {
+		return "", nil
+	}
+	name, value, valued := strings.Cut(tag, "=")
+	if name == "" {
+		return "", usage(c, "%q is no tag: --tag NAME or --tag NAME=VALUE was expected", tag)
+	}
+	filter := "tagName eq " + quoted(name)
+	if valued {
+		filter += " and tagValue eq " + quoted(value)
+	}
+	return filter, nil
+}
+
+func resourceTable(w io.Writer, all []json.RawMessage) error {
+	var rows [][]string
+	for _, raw := range all {
+		var n resourceNode
+		if err := json.Unmarshal(raw, &n); err != nil {
+			return fmt.Errorf("reading the list: %w", err)
+		}
+		id, err := resource.Parse(n.ID)
+		if err != nil {
+			return fmt.Errorf("reading the list: %w", err)
+		}
+		rows = append(rows, []string{n.Name, n.Type, id.Group(), n.Location, n.Identity.Type})
+	}
+	return table(w, "There is no such resource; innate resource put makes one.", []string{"NAME", "TYPE", "GROUP", "LOCATION", "IDENTITY"}, rows)
 }
 
 func resourceDelete(f *flags) *cobra.Command {
@@ -238,5 +264,6 @@ func resourceDelete(f *flags) *cobra.Command {
 		},
 	}, false)
 	typeFlag(c, &typ)
+	m.waitFlag(c)
 	return c
 }

@@ -91,8 +91,6 @@ type accessTx interface {
 	DenialsNaming(principals []string) ([]DenyAssignment, error)
 	PutDenyAssignment(d DenyAssignment) error
 	DeleteDenyAssignment(key string) error
-	// DeleteDenyAssignmentsWithin deletes those at the scope and below it.
-	DeleteDenyAssignmentsWithin(scopeKey string) error
 
 	// Group and GroupsOf are as in Store.
 	Group(id string) (Group, error)

@@ -78,13 +78,18 @@ func (a *API) keep(tx Tx, c access.Caller, going []Resource) error {
 	if a.Retention <= 0 {
 		return nil
 	}
+	now := a.Now()
+	known := map[string]Resource{}
 	credentials := map[string][]Resource{} // by the identity's key
 	for _, r := range going {
+		known[r.ID.Key()] = r
 		if strings.EqualFold(r.Type, typeFederated) {
 			k := r.ID.Parent().Key()
 			credentials[k] = append(credentials[k], r)
 		}
 	}
+	var kept []DeletedIdentity
+	var ids []string
 	for _, r := range going {
 		if !strings.EqualFold(r.Type, typeIdentity) {
 			continue
@@ -96,12 +101,19 @@ func (a *API) keep(tx Tx, c access.Caller, going []Resource) error {
 		if err != nil {
 			return fmt.Errorf("finding the principal of %s: %w", r.ID, err)
 		}
-		now := a.Now()
-		d := DeletedIdentity{
+		ids = append(ids, own.ID)
+		kept = append(kept, DeletedIdentity{
 			Tenant: r.Tenant, Resource: r, Identity: own, Credentials: credentials[r.ID.Key()],
 			DeletedBy: c.Principal, Deleted: now, PurgeAt: now.Add(a.Retention),
-		}
-		if err := a.keepRights(tx, &d); err != nil {
+		})
+	}
+	roles, err := rolesKept(tx, ids, known)
+	if err != nil {
+		return err
+	}
+	for _, d := range kept {
+		d.Roles = roles[d.Identity.ID]
+		if err := d.keepUses(tx, known); err != nil {
 			return err
 		}
 		if err := tx.KeepIdentity(d); err != nil {
@@ -111,20 +123,26 @@ func (a *API) keep(tx Tx, c access.Caller, going []Resource) error {
 	return nil
 }
 
-// keepRights notes where the identity has roles, which groups it is in, and who
-// has it.
-func (a *API) keepRights(tx Tx, d *DeletedIdentity) error {
-	ras, err := tx.AssignmentsOf([]string{d.Identity.ID})
+// rolesKept are the role assignments of principals, by these. known are
+// resources by their keys; it adds what it reads.
+func rolesKept(tx Tx, principals []string, known map[string]Resource) (map[string][]KeptRole, error) {
+	ras, err := tx.AssignmentsOf(principals)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	out := map[string][]KeptRole{}
 	for _, ra := range ras {
-		node, err := a.nodeOf(tx, ra.Scope)
+		node, err := nodeOf(tx, ra.Scope, known)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		d.Roles = append(d.Roles, KeptRole{RoleAssignment: ra, Node: node.ID, UID: node.UID})
+		out[ra.Principal] = append(out[ra.Principal], KeptRole{RoleAssignment: ra, Node: node.ID, UID: node.UID})
 	}
+	return out, nil
+}
+
+// keepUses notes which groups the identity is in, and who has it.
+func (d *DeletedIdentity) keepUses(tx Tx, known map[string]Resource) error {
 	groups, err := tx.GroupsOf(d.Identity.ID, false)
 	if err != nil {
 		return err
@@ -137,12 +155,14 @@ func (a *API) keepRights(tx Tx, d *DeletedIdentity) error {
 		return err
 	}
 	for _, u := range users {
-		r, err := tx.Resource(u.Key())
-		if problem.Is(err, problem.NotFound) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("reading what has the identity %s: %w", d.Resource.ID, err)
+		r, ok := known[u.Key()]
+		if !ok {
+			if r, err = tx.Resource(u.Key()); problem.Is(err, problem.NotFound) {
+				continue
+			} else if err != nil {
+				return fmt.Errorf("reading what has the identity %s: %w", d.Resource.ID, err)
+			}
+			known[u.Key()] = r
 		}
 		d.Attached = append(d.Attached, KeptResource{ID: r.ID, UID: r.UID})
 	}
@@ -150,9 +170,15 @@ func (a *API) keepRights(tx Tx, d *DeletedIdentity) error {
 }
 
 // nodeOf finds the resource that a scope is or lies in; for the root none.
-func (a *API) nodeOf(tx Tx, scope resource.ID) (Resource, error) {
+func nodeOf(tx Tx, scope resource.ID, known map[string]Resource) (Resource, error) {
 	for n := scope; !n.IsRoot() && !n.IsZero(); n = n.Parent() {
+		if r, ok := known[n.Key()]; ok {
+			return r, nil
+		}
 		r, err := tx.Resource(n.Key())
+		if err == nil {
+			known[n.Key()] = r
+		}
 		if err == nil || !problem.Is(err, problem.NotFound) {
 			return r, err
 		}

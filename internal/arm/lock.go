@@ -119,35 +119,29 @@ func stops(locks []Resource, target resource.ID, deletes bool) error {
 }
 
 // unlockedBelow refuses a delete that would take with it what a lock protects:
-// something below, or something elsewhere that is bound to it.
-func unlockedBelow(tx Tx, ev audit.Event, r Resource) error {
+// something below, or something elsewhere that is bound to it. with are those.
+func unlockedBelow(tx Tx, ev audit.Event, r Resource, with []Resource) error {
 	if ours(ev) || r.Type == typeLock {
 		return nil
 	}
-	locks, err := tx.ResourcesOf(r.ID.Key(), typeLock)
-	if err != nil {
-		return err
+	var locks []Resource
+	var elsewhere []string
+	for _, n := range with {
+		switch {
+		case !r.ID.Contains(n.ID):
+			elsewhere = append(elsewhere, keysOf(n.ID.Ancestors())...)
+		case n.Type == typeLock:
+			locks = append(locks, n)
+		}
 	}
 	if err := stops(locks, r.ID, true); err != nil {
 		return err
 	}
-	with, err := tx.Resources(r.ID.Key(), true)
+	locks, err := tx.Locks(elsewhere)
 	if err != nil {
 		return err
 	}
-	for _, n := range with {
-		if r.ID.Contains(n.ID) {
-			continue
-		}
-		locks, err := tx.Locks(keysOf(n.ID.Ancestors()))
-		if err != nil {
-			return err
-		}
-		if err := stops(locks, n.ID, true); err != nil {
-			return err
-		}
-	}
-	return nil
+	return stops(locks, r.ID, true)
 }
 
 // serveLocks lists the locks that count at a scope and, unless the filter says

@@ -386,7 +386,7 @@ func (a *API) DeleteManagementGroup(ctx context.Context, c access.Caller, id res
 		if err := tx.PutParent(id.Key(), ""); err != nil {
 			return err
 		}
-		return a.deleteOne(tx, r)
+		return a.deleteTree(tx, c, r, nil)
 	})
 	return existed, err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -391,102 +392,46 @@ func (a *API) Delete(ctx context.Context, c access.Caller, id resource.ID, cond 
 			return err
 		}
 		existed = true
-		if err := unlockedBelow(tx, ev, r); err != nil {
+		with, err := tx.Resources(r.ID.Key(), true)
+		if err != nil {
 			return err
 		}
-		if r.Type == typeSubscription {
-			if err := empty(tx, r); err != nil {
-				return err
-			}
+		if err := unlockedBelow(tx, ev, r, with); err != nil {
+			return err
 		}
-		return a.deleteTree(ctx, tx, c, r)
+		if err := empty(r, with); err != nil {
+			return err
+		}
+		if err := a.undenied(ctx, c, "delete", r, with); err != nil {
+			return err
+		}
+		return a.deleteTree(tx, c, r, with)
 	})
 	return existed, err
 }
 
-func (a *API) deleteTree(ctx context.Context, tx Tx, c access.Caller, r Resource) error {
-	below, err := tx.Resources(r.ID.Key(), true)
-	if err != nil {
-		return err
-	}
-	if err := a.undenied(ctx, c, "delete", r, below); err != nil {
-		return err
-	}
-	if err := a.keep(tx, c, append([]Resource{r}, below...)); err != nil {
-		return err
-	}
-	for i := len(below) - 1; i >= 0; i-- { // by key: children come after their parents
-		if err := a.deleteOne(tx, below[i]); err != nil {
-			return err
-		}
-	}
-	return a.deleteOne(tx, r)
-}
-
-func (a *API) deleteOne(tx Tx, r Resource) error {
-	key := r.ID.Key()
-	if t, err := a.typeOf(r.ID); err == nil && t.Deleting != nil {
-		if err := t.Deleting(tx, r); err != nil {
-			return err
-		}
-	}
-	ids, err := tx.Identities(key)
-	if err != nil {
-		return err
-	}
-	for _, p := range ids {
-		if p.System {
-			err = tx.DeletePrincipal(p.ID)
-		} else {
-			err = tx.Detach(key, p.Resource.Key())
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if err := a.deleteOwn(tx, r); err != nil {
-		return err
-	}
-	if err := tx.DeleteRoleAssignmentsWithin(key); err != nil {
-		return err
-	}
-	if err := tx.DeleteDenyAssignmentsWithin(key); err != nil {
-		return err
-	}
-	if err := tx.ReleaseNames(key); err != nil {
-		return err
-	}
-	return tx.DeleteResource(key)
-}
-
-// deleteOwn deletes the principal that the resource itself is, and takes it
-// off every resource that has it.
-func (a *API) deleteOwn(tx Tx, r Resource) error {
-	key := r.ID.Key()
-	own, err := tx.PrincipalOf(key)
-	if problem.Is(err, problem.NotFound) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("finding the principal of %s: %w", key, err)
-	}
-	users, err := tx.AttachedTo(key)
-	if err != nil {
-		return err
-	}
-	for _, u := range users {
-		if err := tx.Detach(u.Key(), key); err != nil {
-			return err
-		}
-		// What clients read of it is another than before: so is its ETag.
-		if r, err := tx.Resource(u.Key()); err == nil {
-			err = tx.PutResource(r)
-			if err != nil {
+// deleteTree deletes a resource with all that is below it, and what is bound to
+// one of these; with are those. It asks for each only what its type wants to say:
+// the rows go together.
+func (a *API) deleteTree(tx Tx, c access.Caller, r Resource, with []Resource) error {
+	all := append(slices.Clone(with), r)
+	for _, n := range all {
+		if t, err := a.typeOf(n.ID); err == nil && t.Deleting != nil {
+			if err := t.Deleting(tx, n); err != nil {
 				return err
 			}
-		} else if !problem.Is(err, problem.NotFound) {
+		}
+	}
+	if err := a.keep(tx, c, all); err != nil {
+		return err
+	}
+	for _, n := range with {
+		if r.ID.Contains(n.ID) {
+			continue
+		}
+		if err := tx.DeleteTree(n.ID.Key()); err != nil {
 			return err
 		}
 	}
-	return tx.DeletePrincipal(own.ID)
+	return tx.DeleteTree(r.ID.Key())
 }

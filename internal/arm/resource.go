@@ -183,8 +183,12 @@ type Tx interface {
 	Reseal(vaultKey string, again func(name, version string, sealed []byte) ([]byte, error)) error
 	// ResourceWithUID finds a resource by its UID; [problem.NotFound].
 	ResourceWithUID(uid string) (Resource, error)
-	// DeleteResource deletes the one row; no error if absent.
-	DeleteResource(key string) error
+	// DeleteTree deletes the resource and all below it, with what is theirs: their
+	// principals with what DeletePrincipal takes, attachments on both sides (who
+	// keeps the other one has a new ETag), role and deny assignments at them,
+	// names, audiences. What is bound to them stays. No error if absent;
+	// [problem.Conflict] if a vault among them holds secrets.
+	DeleteTree(key string) error
 
 	// Identities is as in directory.Store, within the transaction.
 	Identities(resourceKey string) ([]directory.Principal, error)
@@ -216,8 +220,6 @@ type Tx interface {
 	SameAssignment(scopeKey, role, principal string) (RoleAssignment, error)
 	PutRoleAssignment(a RoleAssignment) error
 	DeleteRoleAssignment(key string) error
-	// DeleteRoleAssignmentsWithin deletes those at the scope and below it.
-	DeleteRoleAssignmentsWithin(scopeKey string) error
 
 	// ClaimName takes a name that is unique in the installation (kind "vault":
 	// host names) for a resource; [problem.Exists] if another resource has it.

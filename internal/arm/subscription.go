@@ -227,13 +227,14 @@ func (a *API) RenameSubscription(ctx context.Context, c access.Caller, id resour
 
 // empty refuses to delete a subscription that something is in: what is
 // deleted with it would be a lot, and nobody named it.
-func empty(tx Tx, r Resource) error {
-	below, err := tx.Resources(r.ID.Key(), false)
-	if err != nil {
-		return err
+func empty(r Resource, with []Resource) error {
+	if r.Type != typeSubscription {
+		return nil
 	}
-	if len(below) > 0 {
-		return problem.Errorf(problem.Conflict, "The subscription '%s' has %d resources and groups, %s among them; delete them first.", r.ID.Name(), len(below), below[0].ID)
+	for _, n := range with {
+		if r.ID.Contains(n.ID) {
+			return problem.Errorf(problem.Conflict, "The subscription '%s' has %d resources and groups, %s among them; delete them first.", r.ID.Name(), len(with), n.ID)
+		}
 	}
 	return nil
 }

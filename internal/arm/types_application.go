@@ -37,7 +37,6 @@ func application(reserved func(string) bool) *Type {
 			}
 			return registerAPIs(tx, r, p)
 		},
-		Deleting: func(tx Tx, r Resource) error { return tx.DeleteAPIs(r.ID.Key()) },
 		View: func(_ Resource, own directory.Principal, p map[string]any) {
 			p["appId"], p["principalId"] = own.Client, own.ID
 		},

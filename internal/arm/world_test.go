@@ -75,11 +75,24 @@ func newWorld(t testing.TB) *world {
 // newWorldWith has more resource types.
 func newWorldWith(t testing.TB, types []arm.Registered) *world {
 	t.Helper()
+	return newWorldAs(t, registering(types))
+}
+
+// newWorldOn has another database, too.
+func newWorldOn(t testing.TB, types []arm.Registered, db server.Database) *world {
+	t.Helper()
 	return newWorldAs(t, func(c *server.Config) {
+		registering(types)(c)
+		c.Database = db
+	})
+}
+
+func registering(types []arm.Registered) func(*server.Config) {
+	return func(c *server.Config) {
 		for _, r := range types {
 			c.ResourceTypes = append(c.ResourceTypes, server.ResourceType{Type: r.Name, Identity: r.Identity, NoLocation: r.NoLocation, Extension: r.Extension})
 		}
-	})
+	}
 }
 
 // newWorldAs has another configuration.

@@ -176,19 +176,6 @@ func (t *writeTx) DeleteRoleAssignment(key string) error {
 	return t.deleteAssignments(deleteAssignment, t.tenant, fold(key))
 }
 
-// deleteAssignmentsWithin asks the index for the range that holds both the
-// scope $2 and the range $3 to $4 below it.
-const deleteAssignmentsWithin = `
-	DELETE FROM assignment
-	WHERE tenant = $1 AND scope_key >= $2 AND scope_key < $4 AND (scope_key = $2 OR scope_key > $3)
-	RETURNING principal`
-
-// DeleteRoleAssignmentsWithin deletes those at the scope and below it.
-func (t *writeTx) DeleteRoleAssignmentsWithin(scopeKey string) error {
-	lo, hi := below(fold(scopeKey))
-	return t.deleteAssignments(deleteAssignmentsWithin, t.tenant, fold(scopeKey), lo, hi)
-}
-
 func (t *writeTx) deleteAssignments(stmt string, args ...any) error {
 	principals, err := many(t.ctx, t.q, scanned[string], stmt, args...)
 	if err != nil {

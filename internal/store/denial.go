@@ -221,24 +221,11 @@ func (t *writeTx) putDenied(key string, d arm.DenyAssignment) error {
 	return nil
 }
 
-const (
-	deleteDenial = `DELETE FROM deny_assignment WHERE tenant = $1 AND key = $2 RETURNING key`
-
-	deleteDenialsWithin = `
-	DELETE FROM deny_assignment
-	WHERE tenant = $1 AND scope_key >= $2 AND scope_key < $4 AND (scope_key = $2 OR scope_key > $3)
-	RETURNING key`
-)
+const deleteDenial = `DELETE FROM deny_assignment WHERE tenant = $1 AND key = $2 RETURNING key`
 
 // DeleteDenyAssignment deletes one; no error if absent.
 func (t *writeTx) DeleteDenyAssignment(key string) error {
 	return t.deleteDenials(deleteDenial, t.tenant, fold(key))
-}
-
-// DeleteDenyAssignmentsWithin deletes those at the scope and below it.
-func (t *writeTx) DeleteDenyAssignmentsWithin(scopeKey string) error {
-	lo, hi := below(fold(scopeKey))
-	return t.deleteDenials(deleteDenialsWithin, t.tenant, fold(scopeKey), lo, hi)
 }
 
 func (t *writeTx) deleteDenials(stmt string, args ...any) error {

@@ -217,23 +217,3 @@ func (db *DB) AttachedTo(ctx context.Context, tenant, identityKey string) ([]res
 func (t *writeTx) AttachedTo(identityKey string) ([]resource.ID, error) {
 	return many(t.ctx, t.q, scanID, attachedTo, t.tenant, fold(identityKey))
 }
-
-const (
-	detachFrom = `DELETE FROM attachment WHERE tenant = $1 AND resource_key = $2 RETURNING resource_key`
-	detachTo   = `DELETE FROM attachment WHERE tenant = $1 AND identity_key = $2 RETURNING resource_key`
-)
-
-// detachAll forgets a deleted resource on both sides: under the same ID
-// another may be made, which must not find identities that it was never given.
-func (t *writeTx) detachAll(key string) error {
-	for _, stmt := range []string{detachFrom, detachTo} {
-		gone, err := many(t.ctx, t.q, scanned[string], stmt, t.tenant, key)
-		if err != nil {
-			return fmt.Errorf("detaching %s: %w", key, err)
-		}
-		for _, k := range gone {
-			t.change(arm.ChangeIdentity, k)
-		}
-	}
-	return nil
-}

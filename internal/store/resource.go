@@ -162,25 +162,3 @@ func encodeBody(body map[string]json.RawMessage) ([]byte, error) {
 	err := enc.Encode(body)
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }
-
-const deleteResource = `DELETE FROM resource WHERE tenant = $1 AND key = $2`
-
-// DeleteResource deletes the one row, and who was attached to it; no error if
-// absent. [problem.Conflict] if it is a vault that holds secrets.
-func (t *writeTx) DeleteResource(key string) error {
-	key = fold(key)
-	n, err := t.exec(deleteResource, t.tenant, key)
-	if dangling(err) {
-		return &problem.Error{Kind: problem.Conflict, Detail: "vault " + key + " still holds secrets", Err: err}
-	}
-	if err != nil {
-		return fmt.Errorf("deleting resource %s: %w", key, err)
-	}
-	if n > 0 {
-		t.change(arm.ChangeResource, key)
-	}
-	if _, err := t.exec(dropTerms, t.tenant, key); err != nil {
-		return fmt.Errorf("forgetting the terms of %s: %w", key, err)
-	}
-	return t.detachAll(key)
-}

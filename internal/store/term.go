@@ -12,7 +12,6 @@ const (
 	getTerms   = `SELECT term FROM resource_term WHERE tenant = $1 AND resource_key = $2`
 	putTerm    = `INSERT INTO resource_term (tenant, resource_key, term) VALUES ($1, $2, $3)`
 	deleteTerm = `DELETE FROM resource_term WHERE tenant = $1 AND resource_key = $2 AND term = $3`
-	dropTerms  = `DELETE FROM resource_term WHERE tenant = $1 AND resource_key = $2`
 )
 
 // putTerms makes the terms that a resource is found by what its document says.

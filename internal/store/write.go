@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -142,16 +143,38 @@ func (t *writeTx) exec(stmt string, args ...any) (int64, error) {
 	return exec(t.ctx, t.q, stmt, args...)
 }
 
+// changesMost is how many rows of the feed a statement takes.
+const changesMost = 64
+
 const putChange = `INSERT INTO change (tenant, revision, kind, key) VALUES ($1, $2, $3, $4)`
+
+// putManyChanges is putChange of changesMost rows: a delete of a large group
+// has tens of thousands of them.
+var putManyChanges = func() string {
+	rows := make([]string, changesMost)
+	for i := range rows {
+		rows[i] = fmt.Sprintf("($1, $2, $%d, $%d)", 2*i+3, 2*i+4)
+	}
+	return `INSERT INTO change (tenant, revision, kind, key) VALUES ` + strings.Join(rows, ", ")
+}()
 
 func (t *writeTx) putChanges() error {
 	rows := slices.SortedFunc(maps.Keys(t.changes), func(a, b arm.Change) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Key, b.Key))
 	})
-	for _, c := range rows {
-		if _, err := t.exec(putChange, t.tenant, c.Revision, c.Kind, c.Key); err != nil {
+	for len(rows) > 0 {
+		stmt, n := putChange, 1
+		if len(rows) >= changesMost {
+			stmt, n = putManyChanges, changesMost
+		}
+		args := []any{t.tenant, t.revision}
+		for _, c := range rows[:n] {
+			args = append(args, c.Kind, c.Key)
+		}
+		if _, err := t.exec(stmt, args...); err != nil {
 			return err
 		}
+		rows = rows[n:]
 	}
 	return nil
 }

@@ -220,7 +220,7 @@ func TestTakingAPlacementAwayTakesTheTokensThatAreOut(t *testing.T) {
 		if err := use(); !problem.Is(err, problem.Revoked) {
 			t.Errorf("%s, when the placement is another's: %v, want a revoked token", name, err)
 		}
-		w.write(t, tenantA, func(tx arm.Tx) error { return tx.DeleteResource(placement.Key()) })
+		w.write(t, tenantA, func(tx arm.Tx) error { return tx.DeleteTree(placement.Key()) })
 		if err := use(); !problem.Is(err, problem.Revoked) {
 			t.Errorf("%s, when the placement is gone: %v, want a revoked token", name, err)
 		}

@@ -78,8 +78,17 @@ func (h held) finish(t *testing.T, rest string) (int, string, http.Header) {
 func TestAWriteIsDecidedWhenItsBodyIsThere(t *testing.T) {
 	const inherited = "Key Vault Secrets Officer at " + group // a right to whatever vault has the name
 	takeRole := func(t *testing.T, w *world, _ string) {
+		roles, err := w.db.RoleAssignments(t.Context(), tenantA, []string{resource.MustParse(group).Key()}, "", "", arm.Page{})
+		if err != nil {
+			t.Fatal(err)
+		}
 		w.write(t, tenantA, func(tx arm.Tx) error {
-			return tx.DeleteRoleAssignmentsWithin(resource.MustParse(group).Key())
+			for _, ra := range roles {
+				if err := tx.DeleteRoleAssignment(ra.ID.Key()); err != nil {
+					return err
+				}
+			}
+			return nil
 		})
 	}
 	revoke := func(_ *testing.T, w *world, token string) { w.revoke(token) }
@@ -90,7 +99,7 @@ func TestAWriteIsDecidedWhenItsBodyIsThere(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if err := tx.DeleteResource(id.Key()); err != nil {
+			if err := tx.DeleteTree(id.Key()); err != nil {
 				return err
 			}
 			r.UID = uuid.NewString()

@@ -177,9 +177,9 @@ func deleteWithin(t *testing.T, f *fixture) {
 		return sorted(names(got, assignmentID))
 	}
 	before := f.revision()
-	f.write(func(tx arm.Tx) error { return tx.DeleteRoleAssignmentsWithin(upper(group)) })
+	f.write(func(tx arm.Tx) error { return tx.DeleteTree(upper(group)) })
 	same(t, "left", left(), []string{"above", "beside", "root"})
 	same(t, "changes", f.changes(before), []string{"assignment p", "assignment q"})
-	f.write(func(tx arm.Tx) error { return tx.DeleteRoleAssignmentsWithin("/") })
+	f.write(func(tx arm.Tx) error { return tx.DeleteTree("/") })
 	same(t, "left of the root", left(), []string(nil))
 }

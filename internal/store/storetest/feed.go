@@ -51,7 +51,7 @@ func feedRows(t *testing.T, f *fixture) {
 		{"no audience", func(tx arm.Tx) error { return tx.DeleteAPIs("/subscriptions/s") }, []string{"api /subscriptions/s"}},
 		{"host", func(tx arm.Tx) error { return tx.DeleteHost(node(machine("G", "vm")).UID) }, []string{"resource " + vm}},
 		{"delete a principal", func(tx arm.Tx) error { return tx.DeletePrincipal("s") }, []string{"identity " + vm, "principal s"}},
-		{"delete", func(tx arm.Tx) error { return tx.DeleteResource(vm) }, []string{"resource " + vm}},
+		{"delete", func(tx arm.Tx) error { return tx.DeleteTree(vm) }, []string{"resource " + vm}},
 		{"nothing", func(arm.Tx) error { return nil }, nil},
 	} {
 		before := f.revision()

@@ -55,7 +55,7 @@ func standing(t *testing.T, f *fixture) {
 	stands(p, work, noon, false)                   // made before the eviction
 	stands(p, work, noon.Add(time.Minute), false)  // in the same moment
 	stands(p, work, noon.Add(2*time.Minute), true) // enrolled anew since
-	f.write(func(tx arm.Tx) error { return tx.DeleteResource(p.ID.Key()) })
+	f.write(func(tx arm.Tx) error { return tx.DeleteTree(p.ID.Key()) })
 	stands(p, work, noon.Add(2*time.Minute), false)
 }
 
@@ -168,7 +168,7 @@ func deleteHost(t *testing.T, f *fixture) {
 	f.token("aa", h)
 	must(t, f.enrol("aa", "01"))
 	f.token("bb", h)
-	f.write(func(tx arm.Tx) error { return tx.DeleteResource(h.ID.Key()) })
+	f.write(func(tx arm.Tx) error { return tx.DeleteTree(h.ID.Key()) })
 	_, err := f.db.HostOf(t.Context(), "01")
 	refused(t, "HostOf without its resource", err, problem.Unauthenticated)
 	refused(t, "a token without its resource", f.enrol("bb", "02"), problem.BadCredential)
@@ -321,7 +321,7 @@ func placed(t *testing.T, f *fixture) {
 	same(t, "the rules of a", names(f.db.BoundTo(t.Context(), tenant, vm("A"), fleet.TypeCallerRule)), []string{"r1", "R2"})
 	same(t, "where a is placed", names(f.db.BoundTo(t.Context(), tenant, vm("a"), fleet.TypePlacement)), []string{"P1", "p2"})
 	same(t, "the rules of nothing", names(f.db.BoundTo(t.Context(), tenant, "", fleet.TypeCallerRule)), []string(nil))
-	f.write(func(tx arm.Tx) error { return tx.DeleteResource(id(hostID + "/placements/p3").Key()) })
+	f.write(func(tx arm.Tx) error { return tx.DeleteTree(id(hostID + "/placements/p3").Key()) })
 	same(t, "Placed", names(f.db.Placed(t.Context(), tenant, hostID)), []string{"P1", "p2", "r1", "R2"})
 }
 
@@ -339,7 +339,7 @@ func placedAtOnce(t *testing.T, f *fixture) {
 		for range 30 {
 			for _, fn := range []func(arm.Tx) error{
 				func(tx arm.Tx) error { return tx.PutResource(rule(vm, next)) },
-				func(tx arm.Tx) error { return tx.DeleteResource(rule(vm, is).ID.Key()) },
+				func(tx arm.Tx) error { return tx.DeleteTree(rule(vm, is).ID.Key()) },
 			} {
 				if err := f.db.Write(t.Context(), event(tenant, "write"), fn); err != nil {
 					return err

@@ -204,7 +204,7 @@ func resourceTerms(t *testing.T, f *fixture) {
 	f.put(tagged("a", `{"env":"test"}`))
 	find("", arm.TermTagged("env", "Prod"))
 	find("", arm.TermTagged("env", "test"), "a", "B")
-	f.write(func(tx arm.Tx) error { return tx.DeleteResource(machine("G", "B")) })
+	f.write(func(tx arm.Tx) error { return tx.DeleteTree(machine("G", "B")) })
 	find("", arm.TermTagged("env", "test"), "a")
 	f.put(node(machine("G", "B")))
 	find("", arm.TermTag("long"))
@@ -245,7 +245,7 @@ func deleteDetaches(t *testing.T, f *fixture) {
 	before := f.revision()
 	f.write(func(tx arm.Tx) error {
 		// Absent is no error.
-		return errors.Join(tx.DeleteResource(id(vm).Key()), tx.DeleteResource("/subscriptions/none"))
+		return errors.Join(tx.DeleteTree(id(vm).Key()), tx.DeleteTree("/subscriptions/none"))
 	})
 	same(t, "changes", f.changes(before), []string{"identity " + id(vm).Key(), "resource " + id(vm).Key()})
 	f.put(node(vm))
@@ -472,7 +472,7 @@ func writeUndone(t *testing.T, f *fixture) {
 	before, fed := f.revision(), f.changes(0)
 	mine := errors.New("mine")
 	err := f.db.Write(t.Context(), event(tenant, "undone"), func(tx arm.Tx) error {
-		if err := errors.Join(tx.PutResource(node(machine("G", "vm"))), tx.DeleteResource("/subscriptions/s")); err != nil {
+		if err := errors.Join(tx.PutResource(node(machine("G", "vm"))), tx.DeleteTree("/subscriptions/s")); err != nil {
 			return err
 		}
 		return mine

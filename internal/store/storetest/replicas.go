@@ -242,7 +242,7 @@ func vaultRace(t *testing.T, a, b *fixture) {
 		a.put(v)
 		won, err := race(2, func(n int) error {
 			if n == 0 {
-				return a.db.Write(t.Context(), event(tenant, "delete"), func(tx arm.Tx) error { return tx.DeleteResource(v.ID.Key()) })
+				return a.db.Write(t.Context(), event(tenant, "delete"), func(tx arm.Tx) error { return tx.DeleteTree(v.ID.Key()) })
 			}
 			return b.db.WriteSecrets(t.Context(), event(tenant, "set"), func(tx vault.Tx) error {
 				return tx.AddVersion(vault.Place{Tenant: tenant, ID: v.ID, UID: v.UID}, version("s", 1))

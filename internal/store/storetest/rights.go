@@ -171,7 +171,7 @@ func denialsByScope(t *testing.T, f *fixture) {
 	same(t, "at and above", list([]string{group, "/"}, ""), []string{"at", "root"})
 	same(t, "and below", list([]string{upper(group)}, group), []string{"at", "below"})
 	same(t, "all", list(nil, "/"), []string{"at", "below", "beside", "root"})
-	f.write(func(tx arm.Tx) error { return tx.DeleteDenyAssignmentsWithin(upper(group)) })
+	f.write(func(tx arm.Tx) error { return tx.DeleteTree(upper(group)) })
 	same(t, "left", list(nil, "/"), []string{"beside", "root"})
 	facts, err := f.db.Facts(t.Context(), tenant, "p", resource.Root)
 	must(t, err)

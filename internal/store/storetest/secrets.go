@@ -260,7 +260,7 @@ func secretNeedsVault(t *testing.T, f *fixture) {
 	})
 	f.put(node(vaultID))
 	f.add(version("s", 1))
-	gone := func(tx arm.Tx) error { return tx.DeleteResource(vaultKey) }
+	gone := func(tx arm.Tx) error { return tx.DeleteTree(vaultKey) }
 	refused(t, "deleting a vault under its secrets", f.db.Write(t.Context(), event(tenant, "delete"), gone), problem.Conflict)
 	f.secret(func(tx vault.Tx) error { return tx.Purge(place, "s") })
 	f.write(gone)
@@ -271,7 +271,7 @@ func secretNeedsVault(t *testing.T, f *fixture) {
 // anew under its name.
 func secretNeedsItsOwnVault(t *testing.T, f *fixture) {
 	f.put(node(vaultID))
-	f.write(func(tx arm.Tx) error { return tx.DeleteResource(vaultKey) })
+	f.write(func(tx arm.Tx) error { return tx.DeleteTree(vaultKey) })
 	anew := node(vaultID)
 	anew.UID = "another uid"
 	f.put(anew)
@@ -313,7 +313,7 @@ func unknownName(t *testing.T, f *fixture) {
 	f.write(func(tx arm.Tx) error {
 		n, err := tx.LiveSecrets(vaultKey)
 		same(t, "LiveSecrets", n, 0)
-		return errors.Join(err, tx.DeleteResource(vaultKey)) // nothing holds the vault
+		return errors.Join(err, tx.DeleteTree(vaultKey)) // nothing holds the vault
 	})
 }
 

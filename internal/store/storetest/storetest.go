@@ -33,7 +33,7 @@ type test struct {
 // Run runs the suite. open gives each test a new, empty database, which the
 // test's end closes.
 func Run(t *testing.T, open func(t *testing.T) *store.DB) {
-	for _, tt := range slices.Concat(management(), assignments(), rights(), feed(), groups(), secrets(), fleets(), keys(), operations(), trees(), listing(), federated(), moves(), checks()) {
+	for _, tt := range slices.Concat(management(), assignments(), rights(), feed(), groups(), secrets(), fleets(), keys(), operations(), trees(), listing(), federated(), moves(), checks(), subtrees()) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			db := open(t)
