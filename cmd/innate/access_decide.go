@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"github.com/innate-id/innate/internal/arm"
@@ -89,37 +88,16 @@ func (a *acting) subject(ctx context.Context, name string, body map[string]any) 
 	if name == "me" {
 		return nil
 	}
-	if _, err := uuid.Parse(name); err == nil && len(name) == 36 {
-		body["principalId"] = name
-		return nil
+	object, id, err := a.whom(ctx, name)
+	if err != nil {
+		return err
 	}
-	if w, ok := a.in.Resources[name]; ok {
-		name = w.ID
-	} else if !strings.HasPrefix(name, "/") {
-		groups, err := a.groupsNamed(ctx, name)
-		if err != nil {
-			return err
-		}
-		if len(groups) == 1 {
-			body["principalId"] = groups[0].Name
-			return nil
-		}
-		id, err := a.sample("Microsoft.ManagedIdentity/userAssignedIdentities", name)
-		if err != nil {
-			return err
-		}
-		name = id.String()
+	if object != "" {
+		body["principalId"] = object
+	} else {
+		body["resourceId"] = id.String()
 	}
-	body["resourceId"] = name
 	return nil
-}
-
-// sample is a resource of the group of innate dev.
-func (a *acting) sample(typ, name string) (resource.ID, error) {
-	if strings.Contains(name, "/") {
-		return resource.ID{}, fmt.Errorf("%q is neither a name nor a resource ID, which begins with /subscriptions/", name)
-	}
-	return resource.Parse("/subscriptions/" + a.in.SubscriptionID + "/resourceGroups/" + a.in.ResourceGroup + "/providers/" + typ + "/" + name)
 }
 
 // scope finds what a question is asked of.
@@ -134,13 +112,13 @@ func (a *acting) scope(name string) (resource.ID, error) {
 	case ok:
 		return resource.Parse(w.ID)
 	case inVault:
-		id, err := a.sample(vaults, vault)
+		id, err := a.named(vaults, vault)
 		if err != nil {
 			return id, err
 		}
 		return id.Child("secrets", secret)
 	case a.in.Vaults[strings.ToLower(name)] != "":
-		return a.sample(vaults, name)
+		return a.named(vaults, name)
 	}
 	return resource.ID{}, fmt.Errorf("%q is no scope: a resource ID, VAULT/SECRET, or one of %s was expected", name,
 		strings.Join(slices.Sorted(maps.Keys(a.in.Resources)), ", "))

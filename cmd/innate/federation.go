@@ -61,33 +61,12 @@ type federatedNode = node[federatedProperties]
 // exchangeAudience is what the field's tokens to be exchanged are for.
 const exchangeAudience = "api://AzureADTokenExchange"
 
-const typeUserAssigned = "Microsoft.ManagedIdentity/userAssignedIdentities"
-
-// onIdentity does something with a user-assigned identity: one of the sample's
-// group by its name, any by its resource ID.
-func (m *managing) onIdentity(c *cobra.Command, name string, do func(*acting, resource.ID) error) error {
-	a, err := m.open(c)
-	if err != nil {
-		return err
-	}
-	defer a.release()
-	text := name
-	if !strings.HasPrefix(name, "/") {
-		text = "/subscriptions/" + a.in.SubscriptionID + "/resourceGroups/" + a.in.ResourceGroup + "/providers/" + typeUserAssigned + "/" + name
-	}
-	id, err := resource.Parse(text)
-	if err != nil || !strings.EqualFold(id.Type(), typeUserAssigned) {
-		return fmt.Errorf("%q is neither the name of a user-assigned identity nor its resource ID, .../providers/%s/NAME", name, typeUserAssigned)
-	}
-	return do(a, id)
-}
-
 func federationList(f *flags) *cobra.Command {
 	m := managing{flags: f}
 	return m.bind(&cobra.Command{
 		Use: "list IDENTITY", Short: "List what an identity trusts", Args: oneArg("IDENTITY"),
 		RunE: func(c *cobra.Command, args []string) error {
-			return m.onIdentity(c, args[0], func(a *acting, id resource.ID) error {
+			return m.withIdentity(c, args[0], func(a *acting, id resource.ID) error {
 				all, err := list[federatedNode](c.Context(), a, id, "federatedIdentityCredentials")
 				if err != nil {
 					return err
@@ -110,7 +89,7 @@ func federationShow(f *flags) *cobra.Command {
 	return m.bind(&cobra.Command{
 		Use: "show IDENTITY NAME", Short: "Show one, as the management API has it", Args: exactly("IDENTITY", "NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
-			return m.onIdentity(c, args[0], func(a *acting, id resource.ID) error {
+			return m.withIdentity(c, args[0], func(a *acting, id resource.ID) error {
 				at, err := id.Child("federatedIdentityCredentials", args[1])
 				if err != nil {
 					return err
@@ -149,7 +128,7 @@ with * for any characters and ? for any one. One of CEL has the variables iss, s
 			case p.Subject == "":
 				return usage(c, "say which tokens: --subject, --expression or --cel")
 			}
-			return m.onIdentity(c, args[0], func(a *acting, id resource.ID) error {
+			return m.withIdentity(c, args[0], func(a *acting, id resource.ID) error {
 				at, err := id.Child("federatedIdentityCredentials", args[1])
 				if err != nil {
 					return err
@@ -173,7 +152,7 @@ func federationRemove(f *flags) *cobra.Command {
 	return m.bind(&cobra.Command{
 		Use: "remove IDENTITY NAME", Short: "Have an identity trust it no more; tokens issued by it count no more", Args: exactly("IDENTITY", "NAME"),
 		RunE: func(c *cobra.Command, args []string) error {
-			return m.onIdentity(c, args[0], func(a *acting, id resource.ID) error {
+			return m.withIdentity(c, args[0], func(a *acting, id resource.ID) error {
 				at, err := id.Child("federatedIdentityCredentials", args[1])
 				if err != nil {
 					return err
@@ -220,7 +199,7 @@ credential matches.`,
 				return err
 			}
 			body["verify"] = verify
-			return m.onIdentity(c, args[0], func(a *acting, id resource.ID) error {
+			return m.withIdentity(c, args[0], func(a *acting, id resource.ID) error {
 				var raw json.RawMessage
 				if _, err := a.arm(c.Context(), http.MethodPost, armPath(id, "evaluateFederatedToken"), body, &raw); err != nil {
 					return err

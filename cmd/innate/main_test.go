@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -53,9 +54,29 @@ func TestScripts(t *testing.T) {
 			"issuer": func(ts *testscript.TestScript, _ bool, args []string) { startIssuer(t, ts, args) },
 			"mint":   mint,
 			"fill":   fill,
+			"await":  await,
 		},
 		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
 	})
+}
+
+// await PATTERN COMMAND... runs a command until its output matches: what an agent
+// refuses by itself is on the control plane's record half a second later.
+func await(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: await PATTERN COMMAND...")
+	}
+	pattern, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	for until := time.Now().Add(startLimit); ; time.Sleep(50 * time.Millisecond) {
+		err := ts.Exec(args[1], args[2:]...)
+		if err == nil && pattern.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+		if time.Now().After(until) {
+			ts.Fatalf("%v does not say %s: %v", args[1:], args[0], err)
+		}
+	}
 }
 
 // startLimit is how long "innate dev" may take until it is ready, on a busy

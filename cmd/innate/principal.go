@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -14,27 +15,73 @@ import (
 )
 
 // principalHelp is what a command's PRINCIPAL may be.
-const principalHelp = `PRINCIPAL is the name or the resource ID of a resource, for its system-assigned identity; the resource ID of a
-user-assigned identity; the name of a group; or an object id.`
+const principalHelp = `PRINCIPAL is the name or the resource ID of a resource, for its system-assigned identity, or of a user-assigned
+identity; the name of a group; or an object id.`
+
+// whom finds out whom a name is of: what has an object id, or the resource whose
+// identity is meant. A name that is of several is refused: a role would be given
+// to somebody else than was meant.
+func (a *acting) whom(ctx context.Context, name string) (object string, id resource.ID, err error) {
+	if _, err := uuid.Parse(name); err == nil && len(name) == 36 {
+		return strings.ToLower(name), id, nil
+	}
+	if strings.HasPrefix(name, "/") {
+		id, err = a.resource(name)
+		return "", id, err
+	}
+	groups, err := a.groupsNamed(ctx, name)
+	if err != nil {
+		return "", id, err
+	}
+	resources, err := a.resourcesNamed(ctx, name)
+	if err != nil {
+		return "", id, err
+	}
+	switch {
+	case len(groups)+len(resources) > 1:
+		var of []string
+		for _, g := range groups {
+			of = append(of, "the group "+g.Name)
+		}
+		for _, r := range resources {
+			of = append(of, r.String())
+		}
+		return "", id, fmt.Errorf("%q is the name of %s: give an object id or a resource ID", name, strings.Join(of, " and of "))
+	case len(groups) == 1:
+		return groups[0].Name, id, nil
+	case len(resources) == 1:
+		return "", resources[0], nil
+	}
+	_, err = a.resource(name)
+	return "", id, fmt.Errorf("%q is the name of no group, and of no user-assigned identity in the resource group %s: %w", name, a.in.ResourceGroup, err)
+}
+
+// resourcesNamed are the sample resource and the user-assigned identity of that
+// name. Who may not read the identity finds none.
+func (a *acting) resourcesNamed(ctx context.Context, name string) (out []resource.ID, err error) {
+	if w, ok := a.in.Resources[name]; ok {
+		id, err := resource.Parse(w.ID)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, id)
+	}
+	id, err := a.userAssigned(name)
+	if err != nil {
+		return out, nil // no name of an identity
+	}
+	_, err = a.arm(ctx, http.MethodGet, armPath(id), nil, nil)
+	if e, ok := errors.AsType[*armError](err); ok && slices.Contains([]string{"ResourceNotFound", "ResourceGroupNotFound", "AuthorizationFailed"}, e.Code) {
+		return out, nil
+	}
+	return append(out, id), err
+}
 
 // principal finds an object id.
 func (a *acting) principal(ctx context.Context, name string) (string, error) {
-	if _, err := uuid.Parse(name); err == nil && len(name) == 36 {
-		return strings.ToLower(name), nil
-	}
-	if !strings.HasPrefix(name, "/") {
-		switch found, err := a.groupsNamed(ctx, name); {
-		case err != nil:
-			return "", err
-		case len(found) == 1:
-			return found[0].Name, nil
-		case len(found) > 1:
-			return "", fmt.Errorf("%d groups are named %q: give the object id of one (innate group list)", len(found), name)
-		}
-	}
-	id, err := a.resource(name)
-	if err != nil {
-		return "", fmt.Errorf("%q is the name of no group, and of no resource: %w", name, err)
+	object, id, err := a.whom(ctx, name)
+	if err != nil || object != "" {
+		return object, err
 	}
 	return a.identityOf(ctx, id)
 }
