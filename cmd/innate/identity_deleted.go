@@ -99,7 +99,7 @@ type lostNode struct {
 func (n recoveredNode) write(p *prose) {
 	r := n.Recovery
 	p.line("%s", n.ID)
-	p.line("%d role assignments restored, %d not", len(r.Restored), len(r.NotRestored))
+	p.line("role assignments restored: %d, not restored: %d", len(r.Restored), len(r.NotRestored))
 	for _, lost := range r.NotRestored {
 		p.line("not restored at %s: %s", word(lost.Scope), shownWhy(lost.Reason))
 	}
@@ -109,7 +109,7 @@ func (n recoveredNode) write(p *prose) {
 		lost []lostNode
 	}{{"federated credentials", r.Credentials, r.LostCredentials}, {"group memberships", r.Groups, r.LostGroups}} {
 		if len(part.got)+len(part.lost) > 0 {
-			p.line("%d %s restored, %d not", len(part.got), part.what, len(part.lost))
+			p.line("%s restored: %d, not restored: %d", part.what, len(part.got), len(part.lost))
 		}
 		for _, lost := range part.lost {
 			p.line("not restored: %s: %s", word(lost.ID), shownWhy(lost.Reason))

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"strings"
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
@@ -61,7 +60,7 @@ type scoped struct {
 
 func (s *scoped) bind(c *cobra.Command, prints bool) *cobra.Command {
 	s.managing.bind(c, prints)
-	c.Flags().StringVar(&s.scope, "scope", "", "where: \"/\", a resource ID or a resource's name (default: the subscription)")
+	c.Flags().StringVar(&s.scope, "scope", "", "where: \"/\", a resource ID, the name of a resource or a vault, or VAULT/SECRET (default: the subscription)")
 	return c
 }
 
@@ -72,15 +71,7 @@ func (s *scoped) at(c *cobra.Command, do func(*acting, resource.ID) error) error
 		return err
 	}
 	defer a.release()
-	scope, err := resource.Parse("/subscriptions/" + a.in.SubscriptionID)
-	switch {
-	case err != nil:
-		return err
-	case strings.HasPrefix(s.scope, "/"):
-		scope, err = resource.Parse(s.scope)
-	case s.scope != "":
-		scope, err = a.resource(s.scope)
-	}
+	scope, err := a.scope(s.scope)
 	if err != nil {
 		return fmt.Errorf("--scope: %w", err)
 	}
