@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/innate-id/innate/internal/evidence"
 	"github.com/innate-id/innate/internal/fleet"
@@ -36,7 +37,7 @@ func FuzzRule(f *testing.F) {
 			t.Fatal(err)
 		}
 		_, same, err := fleet.ReadRule(again, id)
-		if diff := cmp.Diff(r, same); err != nil || diff != "" {
+		if diff := cmp.Diff(r, same, cmpopts.EquateEmpty()); err != nil || diff != "" {
 			t.Errorf("%s reads as %s, which reads otherwise: %v\n%s", b, again, err, diff)
 		}
 	})
