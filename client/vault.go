@@ -24,7 +24,8 @@ type Vault struct {
 	Identity *Identity
 	// Audience is what tokens for the vault are for; "https://vault.azure.net" if empty.
 	Audience string
-	// HTTP calls the vault; http.DefaultClient if nil.
+	// HTTP calls the vault; http.DefaultClient if nil. Redirects are not followed,
+	// unless its CheckRedirect says so.
 	HTTP *http.Client
 }
 
@@ -86,8 +87,12 @@ func (v *Vault) Set(ctx context.Context, name, value string) (Secret, error) {
 
 // List calls each with every secret, without values, until it returns an error.
 func (v *Vault) List(ctx context.Context, each func(Secret) error) error {
-	next := v.path("/secrets")
+	next, read := v.path("/secrets"), map[string]bool{}
 	for next != "" {
+		if read[next] {
+			return fmt.Errorf("the vault's next page is %s again, which was read", next)
+		}
+		read[next] = true
 		var page struct {
 			Value    []Secret `json:"value"`
 			NextLink string   `json:"nextLink"`
@@ -146,7 +151,13 @@ func (v *Vault) call(ctx context.Context, method, to string, in, out any) error 
 	if in != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	resp, err := hc.Do(req)
+	// A redirect would take the token with it, in the clear too and to another
+	// port; and a secret that is being set to anywhere.
+	stays := *hc
+	if stays.CheckRedirect == nil {
+		stays.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	}
+	resp, err := stays.Do(req)
 	if err != nil {
 		return fmt.Errorf("calling the vault: %w", err)
 	}

@@ -144,6 +144,9 @@ func (a *acting) arm(ctx context.Context, method, path string, body, out any) (*
 	return a.armIf(ctx, method, path, nil, body, out)
 }
 
+// maxAnswer is far more than a page of a list has, in bytes.
+const maxAnswer = 256 << 20
+
 // armIf is arm with more headers. It waits for the end of what goes on after
 // the answer.
 func (a *acting) armIf(ctx context.Context, method, path string, header http.Header, body, out any) (*http.Response, error) {
@@ -173,7 +176,7 @@ func (a *acting) armIf(ctx context.Context, method, path string, header http.Hea
 		return resp, nil
 	}
 	defer resp.Body.Close()
-	return resp, json.NewDecoder(resp.Body).Decode(out)
+	return resp, json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(out)
 }
 
 // send sends a request. A refusal is an [armError].
@@ -199,7 +202,11 @@ func (a *acting) send(ctx context.Context, method, path string, header http.Head
 	}
 	req.Header.Set("Authorization", "Bearer "+tok.Value)
 	req.Header.Set("Content-Type", "application/json")
-	resp, err := a.http.Do(req)
+	// A redirect would take the token with it, in the clear too and to another
+	// port; and a body to anywhere.
+	hc := *a.http
+	hc.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	resp, err := hc.Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("calling the management API: %w", err)
 	}
@@ -208,7 +215,7 @@ func (a *acting) send(ctx context.Context, method, path string, header http.Head
 	}
 	defer resp.Body.Close()
 	var e struct{ Error armError }
-	if json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&e) != nil {
+	if json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&e) != nil || e.Error.Code == "" {
 		return nil, fmt.Errorf("the management API answered %s", resp.Status)
 	}
 	return nil, &e.Error

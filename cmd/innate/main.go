@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -43,11 +44,22 @@ func run() int {
 	if code, ok := errors.AsType[exitCode](err); ok {
 		return int(code)
 	}
-	fmt.Fprintln(os.Stderr, "innate:", err)
+	fmt.Fprintln(os.Stderr, "innate:", lines(err.Error()))
 	if f, ok := errors.AsType[failure](err); ok {
 		return f.code
 	}
 	return 1
+}
+
+// lines keeps the text of an error, which may be a server's, from steering a
+// terminal. It may have more than one line.
+func lines(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\n' && r != '\t' || unicode.Is(unicode.Cf, r) {
+			return '.'
+		}
+		return r
+	}, strings.ReplaceAll(s, "\r\n", "\n"))
 }
 
 // flags are those of every command.

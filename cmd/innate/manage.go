@@ -79,7 +79,12 @@ func list[T any](ctx context.Context, a *acting, under resource.ID, collection s
 // pages reads a list from its first page on.
 func pages[T any](ctx context.Context, a *acting, first string) ([]T, error) {
 	out := []T{}
+	read := map[string]bool{}
 	for next := first; next != ""; {
+		if read[next] {
+			return nil, fmt.Errorf("reading the next page: it is %s again, which was read", next)
+		}
+		read[next] = true
 		var page struct {
 			Value    []T
 			NextLink string

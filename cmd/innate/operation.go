@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -54,7 +55,7 @@ func operationLook(f *flags, wait bool) *cobra.Command {
 			if err != nil {
 				return a.later(c.Context(), at, err)
 			}
-			_, err = fmt.Fprintln(c.OutOrStdout(), s.state)
+			_, err = fmt.Fprintln(c.OutOrStdout(), word(s.state))
 			return err
 		},
 	}, false)
@@ -68,11 +69,15 @@ func (m *managing) waitFlag(c *cobra.Command) {
 // errGoesOn ends a command, with success, that was not to wait.
 var errGoesOn = errors.New("the operation goes on")
 
+// ofAddress is what a path and query is made of. Quotes and what else a URL need
+// not have as it is are left out: the address is printed to be pasted in a shell.
+var ofAddress = regexp.MustCompile(`^/([A-Za-z0-9._~%?:@!$&*+,;=-][A-Za-z0-9._~%?:@!$&*+,;=/-]*)?$`)
+
 // ours is the path and query of an address in the management API. Any other
 // would be given our token.
 func (a *acting) ours(link string) (string, error) {
 	path := strings.TrimPrefix(link, a.in.Endpoints.Management)
-	if !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") {
+	if !ofAddress.MatchString(path) {
 		return "", fmt.Errorf("%q is no address in the management API at %s", link, a.in.Endpoints.Management)
 	}
 	return path, nil
@@ -194,6 +199,6 @@ func (a *acting) await(ctx context.Context, resp *http.Response, path string) (w
 	if err != nil {
 		return true, a.later(ctx, at, err)
 	}
-	fmt.Fprintln(a.stderr, "innate: "+s.state)
+	fmt.Fprintln(a.stderr, "innate: "+word(s.state))
 	return true, nil
 }

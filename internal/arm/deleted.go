@@ -228,10 +228,14 @@ func (a *API) DeletedIdentities(ctx context.Context, c access.Caller, sub resour
 	if err != nil {
 		return List{}, fmt.Errorf("listing the deleted identities of %s: %w", sub, err)
 	}
+	made, err := a.made(ctx, c.Tenant, sub)
+	if err != nil {
+		return List{}, err
+	}
 	out := List{Value: []View{}}
 	ds, out.Next = cut(ds, func(d DeletedIdentity) string { return d.Resource.ID.Key() + " " + d.Identity.ID })
 	for _, d := range ds {
-		if a.recoverable(d) {
+		if a.recoverable(d) && !made.After(d.Deleted) {
 			out.Value = append(out.Value, d.view())
 		}
 	}
@@ -241,10 +245,29 @@ func (a *API) DeletedIdentities(ctx context.Context, c access.Caller, sub resour
 // recoverable reports whether the retention lasts.
 func (a *API) recoverable(d DeletedIdentity) bool { return a.Now().Before(d.PurgeAt) }
 
+// made is when the subscription or group that has an ID now was made; zero if
+// there is none. Their IDs are their makers' to choose: what was deleted before
+// that was in another one, and is not for whoever has rights on this one.
+func (a *API) made(ctx context.Context, tenant string, id resource.ID) (time.Time, error) {
+	r, err := a.Store.Resource(ctx, tenant, id.Key())
+	if err != nil && !problem.Is(err, problem.NotFound) {
+		return time.Time{}, fmt.Errorf("finding when %s was made: %w", id, err)
+	}
+	return r.Created, nil
+}
+
 // findDeleted finds a deleted identity by its object id or, where it is the only
 // one of its name in the subscription and the location, by its name.
 func (a *API) findDeleted(ctx context.Context, tenant string, args []string) (DeletedIdentity, error) {
 	sub, where, name := args[0], normal(args[1]), args[2]
+	in, err := resource.Parse("/subscriptions/" + sub)
+	if err != nil {
+		return DeletedIdentity{}, err
+	}
+	made, err := a.made(ctx, tenant, in)
+	if err != nil {
+		return DeletedIdentity{}, err
+	}
 	none := problem.Errorf(problem.NotFound, "There is no deleted identity '%s' in the location '%s' of the subscription '%s'.", problem.Clip(name), problem.Clip(where), problem.Clip(sub))
 	found, err := a.Store.DeletedNamed(ctx, tenant, "/subscriptions/"+sub, name)
 	if err != nil {
@@ -260,7 +283,7 @@ func (a *API) findDeleted(ctx context.Context, tenant string, args []string) (De
 	}
 	var fit []DeletedIdentity
 	for _, d := range found {
-		if strings.EqualFold(d.Resource.ID.Subscription(), sub) && normal(location(d.Resource.Body)) == where && a.recoverable(d) {
+		if strings.EqualFold(d.Resource.ID.Subscription(), sub) && normal(location(d.Resource.Body)) == where && a.recoverable(d) && !made.After(d.Deleted) {
 			fit = append(fit, d)
 		}
 	}

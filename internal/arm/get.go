@@ -137,15 +137,17 @@ func (a *API) Subscriptions(ctx context.Context, c access.Caller) (List, error) 
 		return List{}, err
 	}
 	root := RootGroup(c.Tenant).Key()
+	// Looked up, and not looked for: who has a role in each of thousands would
+	// have each compared with all.
+	has := map[string]bool{}
+	for _, as := range facts.Assignments {
+		has[as.Scope.Key()], has[as.Scope.SubscriptionID().Key()] = true, true
+	}
 	hidden := a.denials(c)
 	out := List{Value: []View{}}
 	for _, s := range all {
-		above := tree.above(s.ID.Key(), root)
-		seen := c.System
-		for _, as := range facts.Assignments {
-			seen = seen || as.Scope.Contains(s.ID) || s.ID.Contains(as.Scope) || slices.Contains(above, as.Scope.Key())
-		}
-		if !seen {
+		over := append(tree.above(s.ID.Key(), root), s.ID.Key(), resource.Root.Key())
+		if !c.System && !slices.ContainsFunc(over, func(key string) bool { return has[key] }) {
 			continue
 		}
 		if denied, err := hidden.refuse(ctx, typeSubscription+"/read", s.ID); err != nil {

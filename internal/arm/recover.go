@@ -118,7 +118,9 @@ func (a *API) mayRecover(ctx context.Context, c access.Caller, args []string) (d
 	}
 	d, ferr := a.findDeleted(ctx, c.Tenant, args)
 	if ferr == nil {
-		by = Need{typeIdentity + "/write", d.Resource.ID}
+		if by, err = a.writesDeleted(ctx, sub, d); err != nil {
+			return d, by, err
+		}
 		ok, err := a.Directory.Authorize(ctx, c, access.Operation{Action: by.Action, Scope: by.Scope})
 		if err != nil || ok.Allowed {
 			return d, by, err
@@ -133,6 +135,18 @@ func (a *API) mayRecover(ctx context.Context, c access.Caller, args []string) (d
 		return d, by, a.refuse(ctx, ev, p)
 	}
 	return d, by, ferr
+}
+
+// writesDeleted is the right to write an identity that was deleted: where it
+// was, or, if its group is another one by now, in the subscription that both are
+// in. Who was given a group of that name was not given what was in the one before,
+// and others trust the ids.
+func (a *API) writesDeleted(ctx context.Context, sub resource.ID, d DeletedIdentity) (Need, error) {
+	made, err := a.made(ctx, d.Tenant, d.Resource.ID.GroupID())
+	if made.After(d.Deleted) {
+		return Need{typeIdentity + "/write", sub}, err
+	}
+	return Need{typeIdentity + "/write", d.Resource.ID}, err
 }
 
 // recover is the part that runs within the write.

@@ -103,9 +103,9 @@ func (d *Directory) Everywhere(ctx context.Context, c access.Caller) (func(op ac
 			return nil, err
 		}
 	}
+	at := f.ByScope()
 	return func(op access.Operation, above []resource.ID) bool {
-		there := f
-		there.Above = above
+		there := at(op.Scope, above)
 		op.Attributes.Principal, op.Attributes.Environment, op.Attributes.Caller = known.Principal, known.Environment, known.Caller
 		return access.Judge(op, there).Allowed
 	}, nil

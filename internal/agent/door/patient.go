@@ -120,6 +120,16 @@ func (c *patient) Close() error {
 	return c.Conn.Close()
 }
 
+// CloseWrite is the connection's own. net/http asks for it when it refuses what
+// was not read to its end: the client reads the refusal whole, and then its end,
+// where a close alone would have the kernel throw away both.
+func (c *patient) CloseWrite() error {
+	if own, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return own.CloseWrite()
+	}
+	return nil // its end is told by Close
+}
+
 // SyscallConn is the connection's own, for who takes it over from net/http.
 func (c *patient) SyscallConn() (syscall.RawConn, error) {
 	own, ok := c.Conn.(syscall.Conn)

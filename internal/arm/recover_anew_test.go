@@ -1,0 +1,64 @@
+package arm_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestNewGroupHasNoOldIdentities: who was given a group that has the name of one
+// that was deleted does not get the identities that were in that one: their ids
+// are trusted by others, whatever roles come back.
+func TestNewGroupHasNoOldIdentities(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	gone := sub + "/resourceGroups/gone"
+	id := gone + "/providers/Microsoft.ManagedIdentity/userAssignedIdentities/app-id"
+	w.owner.must(201, "PUT", gone, local)
+	oid := w.owner.must(201, "PUT", id, local).str("properties", "principalId")
+	w.owner.must(200, "DELETE", gone, "")
+	w.advance(time.Minute)
+	w.owner.must(201, "PUT", gone, local)
+	mallory := w.as(tenantA, "mallory", roleOwner+" "+gone)
+	for _, body := range []string{"", permitted, strings.Replace(permitted, `{"roleA`, `{"name":"other","roleA`, 1)} {
+		mallory.refused(403, "AuthorizationFailed", "POST", deletedIDs+"/"+oid+recoverIt, body)
+	}
+	w.owner.must(200, "POST", deletedIDs+"/"+oid+recoverIt, "")
+	w.checkStore()
+}
+
+// TestNewSubscriptionHasNoOldIdentities: nor does who makes a subscription under
+// the id of one that was deleted, somewhere else in the tree.
+func TestNewSubscriptionHasNoOldIdentities(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	root := w.root()
+	const other = "/subscriptions/00000000-0000-4000-8000-00000000aaaa"
+	alias := func(name, group string) string {
+		return `{"properties":{"displayName":"` + name + `","subscriptionId":"00000000-0000-4000-8000-00000000aaaa","additionalProperties":{"managementGroupId":"` + group + `"}}}`
+	}
+	const groups = "/providers/Microsoft.Management/managementGroups/"
+	for _, name := range []string{"prod", "sandbox"} {
+		root.must(200, "PUT", groups+name, `{}`)
+	}
+	root.must(201, "PUT", "/providers/Microsoft.Subscription/aliases/one", alias("one", groups+"prod"))
+	g, id := other+"/resourceGroups/g", other+"/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/app-id"
+	root.must(201, "PUT", g, local)
+	oid := root.must(201, "PUT", id, local).str("properties", "principalId")
+	root.must(200, "DELETE", g, "")
+	root.must(200, "DELETE", other, "")
+	w.advance(time.Minute)
+	mallory := w.as(tenantA, "mallory", roleOwner+" "+groups+"sandbox")
+	mallory.must(201, "PUT", "/providers/Microsoft.Subscription/aliases/two", alias("two", groups+"sandbox"))
+	mallory.must(201, "PUT", g, local)
+	in := other + "/providers/Microsoft.ManagedIdentity/locations/local/deletedUserAssignedIdentities"
+	for _, name := range []string{oid, "app-id"} {
+		mallory.refused(404, "ResourceNotFound", "POST", in+"/"+name+recoverIt, permitted)
+		mallory.refused(404, "ResourceNotFound", "GET", in+"/"+name, "")
+		mallory.refused(404, "ResourceNotFound", "DELETE", in+"/"+name, "")
+	}
+	if all := mallory.must(200, "GET", strings.Replace(in, "/locations/local", "", 1), "").values(); len(all) > 0 {
+		t.Errorf("the new subscription has %v", all)
+	}
+	w.checkStore()
+}
