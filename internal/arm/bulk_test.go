@@ -3,7 +3,6 @@ package arm_test
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"sync"
 	"testing"
@@ -14,8 +13,6 @@ import (
 	"github.com/innate-id/innate/internal/audit"
 	"github.com/innate-id/innate/internal/directory"
 	"github.com/innate-id/innate/internal/resource"
-	"github.com/innate-id/innate/internal/server"
-	"github.com/innate-id/innate/internal/testkit"
 )
 
 // fill makes machines in a group, each with an identity of its own, a shared
@@ -113,18 +110,7 @@ func beside(t *testing.T, others int, do func() error) (stop func() time.Duratio
 // at.
 func TestDeletingALargeGroupLetsOthersCommit(t *testing.T) {
 	t.Parallel()
-	t.Run("sqlite", func(t *testing.T) {
-		t.Parallel()
-		deleteLargeGroup(t, newWorld(t))
-	})
-	t.Run("postgres", func(t *testing.T) {
-		t.Parallel()
-		url := filepath.Join(t.TempDir(), "url")
-		if err := os.WriteFile(url, []byte(testkit.Postgres(t)), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		deleteLargeGroup(t, newWorldOn(t, nil, server.Database{PostgresFile: url}))
-	})
+	onBoth(t, deleteLargeGroup)
 }
 
 // machinesVar is another number of machines, to see how it grows.

@@ -3,8 +3,6 @@ package arm_test
 import (
 	"context"
 	"encoding/json"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -13,8 +11,6 @@ import (
 	"github.com/innate-id/innate/internal/audit"
 	"github.com/innate-id/innate/internal/problem"
 	"github.com/innate-id/innate/internal/resource"
-	"github.com/innate-id/innate/internal/server"
-	"github.com/innate-id/innate/internal/testkit"
 )
 
 // between is the real store, with something that happens after the API looked
@@ -81,18 +77,7 @@ func TestWhatChangesBetweenCheckAndWrite(t *testing.T) {
 // way brings nothing back, whichever of those it is that a recovery needs.
 func TestRightTakenBeforeARecovery(t *testing.T) {
 	t.Parallel()
-	t.Run("sqlite", func(t *testing.T) {
-		t.Parallel()
-		recoverWithoutARight(t, newWorld(t))
-	})
-	t.Run("postgres", func(t *testing.T) {
-		t.Parallel()
-		url := filepath.Join(t.TempDir(), "url")
-		if err := os.WriteFile(url, []byte(testkit.Postgres(t)), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		recoverWithoutARight(t, newWorldOn(t, nil, server.Database{PostgresFile: url}))
-	})
+	onBoth(t, recoverWithoutARight)
 }
 
 func recoverWithoutARight(t *testing.T, w *world) {

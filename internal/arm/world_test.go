@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -26,6 +27,7 @@ import (
 	"github.com/innate-id/innate/internal/seal"
 	"github.com/innate-id/innate/internal/server"
 	"github.com/innate-id/innate/internal/sts"
+	"github.com/innate-id/innate/internal/testkit"
 )
 
 const (
@@ -78,12 +80,20 @@ func newWorldWith(t testing.TB, types []arm.Registered) *world {
 	return newWorldAs(t, registering(types))
 }
 
-// newWorldOn has another database, too.
-func newWorldOn(t testing.TB, types []arm.Registered, db server.Database) *world {
+// onBoth runs a test on SQLite and on PostgreSQL.
+func onBoth(t *testing.T, test func(*testing.T, *world)) {
 	t.Helper()
-	return newWorldAs(t, func(c *server.Config) {
-		registering(types)(c)
-		c.Database = db
+	t.Run("sqlite", func(t *testing.T) {
+		t.Parallel()
+		test(t, newWorld(t))
+	})
+	t.Run("postgres", func(t *testing.T) {
+		t.Parallel()
+		url := filepath.Join(t.TempDir(), "url")
+		if err := os.WriteFile(url, []byte(testkit.Postgres(t)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		test(t, newWorldAs(t, func(c *server.Config) { c.Database = server.Database{PostgresFile: url} }))
 	})
 }
 
