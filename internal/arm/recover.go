@@ -210,6 +210,11 @@ func (a *API) revive(tx Tx, t *Type, d DeletedIdentity, id resource.ID, by acces
 	} else if !problem.Is(err, problem.NotFound) {
 		return r, err
 	}
+	if _, err := tx.Principal(d.Identity.ID); err == nil {
+		return r, problem.Errorf(problem.Conflict, "The object id '%s' is another principal's by now; delete that one first.", d.Identity.ID)
+	} else if !problem.Is(err, problem.NotFound) {
+		return r, err
+	}
 	now := a.Now()
 	r.ID, r.Updated, r.UpdatedBy = id, now, by.Principal
 	if err := tx.PutResource(r); err != nil {

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/innate-id/innate/internal/arm"
 )
 
 // TestNewGroupHasNoOldIdentities: who was given a group that has the name of one
@@ -110,3 +112,34 @@ func TestDeniedWritersDoNotRecover(t *testing.T) {
 }
 
 func last(id string) string { return id[strings.LastIndexByte(id, '/')+1:] }
+
+// TestNoGroupTakesADeletedIdentitysID: object ids of groups are their makers' to
+// choose. Were one that of an identity that can come back, its members would have
+// what the identity is given back.
+func TestNoGroupTakesADeletedIdentitysID(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	k := w.identityWithRoles()
+	w.root().must(201, "PUT", rolePath("", name1), roleBody("Groups", "/", "Innate.Directory/groups/*"))
+	mallory := w.as(tenantA, "mallory", name1+" /")
+	w.owner.must(200, "DELETE", k.uai, "")
+	mallory.refused(409, "Conflict", "PUT", groupsPath+"/"+k.oid, groupBody("mine"))
+	mallory.do("PUT", memberPath(k.oid, mallory.oid), "")
+	w.owner.must(200, "POST", deletedIDs+"/"+k.oid+recoverIt, "")
+	mallory.forVaults().refused403(k.secret)
+	w.checkStore()
+
+	// One that has it all the same, from before this was asked, keeps it.
+	w.owner.must(200, "DELETE", k.uai, "")
+	w.write(func(tx arm.Tx) error { return tx.PutGroup(arm.Group{Tenant: tenantA, ID: k.oid, Name: "mine"}) })
+	mallory.must(201, "PUT", memberPath(k.oid, mallory.oid), "")
+	w.owner.refused(409, "Conflict", "POST", deletedIDs+"/"+k.oid+recoverIt, "")
+	mallory.forVaults().refused403(k.secret)
+}
+
+func (c *caller) refused403(url string) {
+	c.w.t.Helper()
+	if r := c.do("GET", url, ""); r.status != 403 {
+		c.w.t.Errorf("GET %s = %d %s, want 403", url, r.status, r.text)
+	}
+}
