@@ -89,6 +89,8 @@ type accessTx interface {
 	// DenyAssignment and DenialsNaming are as in Store.
 	DenyAssignment(key string) (DenyAssignment, error)
 	DenialsNaming(principals []string) ([]DenyAssignment, error)
+	// DenialsWithin lists those at the scope and below it, by key.
+	DenialsWithin(scopeKey string) ([]DenyAssignment, error)
 	PutDenyAssignment(d DenyAssignment) error
 	DeleteDenyAssignment(key string) error
 

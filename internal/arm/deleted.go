@@ -32,6 +32,8 @@ type DeletedIdentity struct {
 	Groups      []KeptGroup
 	// Attached are the resources that had it.
 	Attached []KeptResource
+	// Denials are the deny assignments at it and below it.
+	Denials []DenyAssignment
 	// DeletedBy is an object id.
 	DeletedBy        string
 	Deleted, PurgeAt time.Time
@@ -101,9 +103,13 @@ func (a *API) keep(tx Tx, c access.Caller, going []Resource) error {
 		if err != nil {
 			return fmt.Errorf("finding the principal of %s: %w", r.ID, err)
 		}
+		denials, err := tx.DenialsWithin(r.ID.Key())
+		if err != nil {
+			return err
+		}
 		ids = append(ids, own.ID)
 		kept = append(kept, DeletedIdentity{
-			Tenant: r.Tenant, Resource: r, Identity: own, Credentials: credentials[r.ID.Key()],
+			Tenant: r.Tenant, Resource: r, Identity: own, Credentials: credentials[r.ID.Key()], Denials: denials,
 			DeletedBy: c.Principal, Deleted: now, PurgeAt: now.Add(a.Retention),
 		})
 	}

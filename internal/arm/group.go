@@ -89,6 +89,9 @@ func (a *API) PutGroup(ctx context.Context, c access.Caller, id string, p GroupP
 			out, created = old, false
 		case problem.Is(err, problem.NotFound):
 			created = true
+			if err := unkept(tx, id); err != nil {
+				return err
+			}
 		default:
 			return err
 		}
@@ -96,6 +99,19 @@ func (a *API) PutGroup(ctx context.Context, c access.Caller, id string, p GroupP
 		return tx.PutGroup(out)
 	})
 	return out, created, err
+}
+
+// unkept refuses the object id of a deleted identity to another principal: it can
+// come back, and the group's members would have its roles.
+func unkept(tx Tx, id string) error {
+	_, err := tx.DeletedIdentity(id)
+	if err == nil {
+		return problem.Errorf(problem.Conflict, "the object id %s is a principal's that is no group", id)
+	}
+	if problem.Is(err, problem.NotFound) {
+		return nil
+	}
+	return err
 }
 
 // Group returns a group.

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/google/uuid"
+
+	"github.com/innate-id/innate/internal/arm"
 )
 
 const groupsPath = "/providers/Innate.Directory/groups"
@@ -196,4 +198,23 @@ func TestGroupIsNoWayToARole(t *testing.T) {
 	contributor.must(201, "PUT", memberPath(inner, contributor.oid), "")
 	w.root().must(201, "PUT", memberPath(owners, inner), "")
 	contributor.must(201, "PUT", assignmentID(sub, name2), assignmentBody(roleReader, contributor.oid))
+}
+
+// TestTokenOfADeadIdentityIsNoGroups: a group is nobody who has tokens, also one
+// that was made under the object id of an identity that had some.
+func TestTokenOfADeadIdentityIsNoGroups(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	_, secret := w.vault("dead")
+	gone := w.as(tenantA, "gone", roleSecrets+" "+g1)
+	token := gone.forVaults()
+	token.must(200, "GET", secret, "")
+	w.write(func(tx arm.Tx) error { return tx.DeleteTree(gone.id.Key()) })
+	token.refused401(secret)
+	w.root().must(201, "PUT", groupsPath+"/"+gone.oid, groupBody("anew"))
+	w.root().must(201, "PUT", assignmentID(g1, uuid.NewString()), strings.Replace(assignmentBody(roleSecrets, gone.oid), "ServicePrincipal", "Group", 1))
+	token.refused401(secret)
+	if r := gone.do("GET", g1, ""); r.status != 401 {
+		t.Errorf("the management API answers %d %s", r.status, r.text)
+	}
 }

@@ -44,7 +44,9 @@ func (a *API) serveRecover(w http.ResponseWriter, r *http.Request, q request, ar
 // RecoverIdentity brings a deleted identity back, with its ids. args are
 // subscription, location, and name or object id.
 //
-// Its role assignments, its memberships of groups and its federated credentials
+// The deny assignments that were at it come back whoever recovers it: nobody is
+// rid of what is denied to them by deleting what it is denied at. Its role
+// assignments, its memberships of groups and its federated credentials
 // come back too, and so recovering is giving rights: it needs the right to give
 // each. Not restored is what has no place any more: a scope that was deleted
 // (also if another resource has its ID now), a role or a group that is gone. Nor
@@ -69,12 +71,19 @@ func (a *API) RecoverIdentity(ctx context.Context, c access.Caller, args []strin
 	if ev, err = a.permit(ctx, c, t.Name+"/write", id); err != nil {
 		return nil, err
 	}
+	denials, err := d.denialsAt(id)
+	if err != nil {
+		return nil, err
+	}
 	needs := []Need{found, {t.Name + "/write", id}}
 	ev.Action = actionRecover
 	why := ev.Reason
 	var v View
 	err = a.Store.Write(ctx, &ev, func(tx Tx) error {
 		report := newRecovery(ctx, c, strings.EqualFold(q.Properties.RoleAssignments, "Permitted"))
+		for _, deny := range append(denials, d.Denials...) {
+			report.denies = append(report.denies, deny.Denial)
+		}
 		if err := report.still(a, needs); err != nil {
 			return err
 		}
@@ -170,6 +179,9 @@ func (a *API) recover(tx Tx, t *Type, principal string, id resource.ID, report *
 	if err := a.restoreCredentials(tx, d, id, report); err != nil {
 		return nil, err
 	}
+	if err := a.denyAgain(tx, d, id, report); err != nil {
+		return nil, err
+	}
 	for _, g := range d.Groups {
 		if err := a.rejoin(tx, g, principal, report); err != nil {
 			return nil, err
@@ -195,6 +207,11 @@ func (a *API) revive(tx Tx, t *Type, d DeletedIdentity, id resource.ID, by acces
 	}
 	if _, err := tx.Resource(id.Key()); err == nil {
 		return r, problem.Errorf(problem.Conflict, "There is an identity '%s' again; recover the deleted one under another name ('properties.name').", id)
+	} else if !problem.Is(err, problem.NotFound) {
+		return r, err
+	}
+	if _, err := tx.Principal(d.Identity.ID); err == nil {
+		return r, problem.Errorf(problem.Conflict, "The object id '%s' is another principal's by now; delete that one first.", d.Identity.ID)
 	} else if !problem.Is(err, problem.NotFound) {
 		return r, err
 	}
@@ -234,13 +251,13 @@ func (a *API) restore(tx Tx, k KeptRole, report *recovery) error {
 		return err
 	}
 	op := access.Operation{Action: actionAssignmentWrite, Scope: scope, Attributes: access.Attributes{Request: giving(k.Role, k.Principal, k.PrincipalType)}}
-	d, err := a.Directory.Authorize(report.ctx, report.by, op)
+	ok, err := report.allowed(a, op)
 	switch {
 	case err != nil:
 		return err
-	case !d.Allowed && report.permitted:
+	case !ok && report.permitted:
 		return lost("the client does not have permission to perform action '" + actionAssignmentWrite + "' there")
-	case !d.Allowed:
+	case !ok:
 		return problem.Errorf(problem.LinkedDenied,
 			"The client '%s' with object id '%s' has permission to recover the identity '%s'; however, that gives it back a role at a scope where the client does not have permission to perform action '%s'. %s",
 			report.by.Client, report.by.Principal, k.Principal, actionAssignmentWrite, orPermitted)

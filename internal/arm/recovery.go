@@ -49,19 +49,27 @@ type recovery struct {
 	by  access.Caller   // who recovers
 	// permitted: what by may not give is left out.
 	permitted bool
+	// denies are the deny assignments that come back, where they were and where
+	// they will be: as they went with the identity, nothing else knows of them.
+	denies []access.Denial
+	// denied is how many of them came back.
+	denied int
 }
 
 func newRecovery(ctx context.Context, by access.Caller, permitted bool) *recovery {
 	return &recovery{Recovery{
 		Restored: []string{}, NotRestored: []LostRole{}, Credentials: []string{}, LostCredentials: []Lost{},
 		Groups: []string{}, LostGroups: []Lost{}, Attachments: []Lost{},
-	}, ctx, by, permitted}
+	}, ctx, by, permitted, nil, 0}
 }
 
 // String is for the record, where somebody may look for a group.
-func (r Recovery) String() string {
+func (r *recovery) String() string {
 	out := fmt.Sprintf("%d role assignments, %d federated credentials and %d memberships; %d, %d and %d were not restored",
 		len(r.Restored), len(r.Credentials), len(r.Groups), len(r.NotRestored), len(r.LostCredentials), len(r.LostGroups))
+	if r.denied > 0 {
+		out += fmt.Sprintf("; %d deny assignments at it are back", r.denied)
+	}
 	if len(r.Groups) > 0 {
 		out += "; it is in " + strings.Join(aFew(r.Groups), ", ")
 	}
@@ -74,8 +82,18 @@ const orPermitted = "With 'properties.roleAssignments' set to \"Permitted\" it i
 // may asks for a right of who recovers. What is found within the write is what
 // was before it, and holds until its end: no other of the tenant comes between.
 func (r *recovery) may(a *API, action string, scope resource.ID) (bool, error) {
-	d, err := a.Directory.Authorize(r.ctx, r.by, access.Operation{Action: action, Scope: scope})
-	return d.Allowed, err
+	return r.allowed(a, access.Operation{Action: action, Scope: scope})
+}
+
+// allowed is may of an operation that conditions may be about.
+func (r *recovery) allowed(a *API, op access.Operation) (bool, error) {
+	d, err := a.Directory.Authorize(r.ctx, r.by, op)
+	if err != nil || !d.Allowed || r.by.System || len(r.denies) == 0 {
+		return d.Allowed, err
+	}
+	f, err := a.Directory.Store.Facts(r.ctx, r.by.Tenant, r.by.Principal, op.Scope)
+	f.Assignments, f.Denials = nil, r.denies
+	return access.Judge(op, f).By.IsZero(), err
 }
 
 // still asks within the write for what was found before it: a right that was
@@ -141,6 +159,41 @@ func (a *API) restoreCredentials(tx Tx, d DeletedIdentity, id resource.ID, repor
 			return err
 		}
 		report.Credentials = append(report.Credentials, r.ID.String())
+	}
+	return nil
+}
+
+// denialsAt are the deny assignments where they will be with the identity at id.
+func (d DeletedIdentity) denialsAt(id resource.ID) (out []DenyAssignment, err error) {
+	for _, deny := range d.Denials {
+		if deny.Scope, _, err = deny.Scope.Moved(d.Resource.ID, id); err != nil {
+			return nil, err
+		}
+		if deny.ID, _, err = deny.ID.Moved(d.Resource.ID, id); err != nil {
+			return nil, err
+		}
+		out = append(out, deny)
+	}
+	return out, nil
+}
+
+// denyAgain puts back the deny assignments at the identity and below it, for as
+// far as what they are at is there.
+func (a *API) denyAgain(tx Tx, d DeletedIdentity, id resource.ID, report *recovery) error {
+	back, err := d.denialsAt(id)
+	if err != nil {
+		return err
+	}
+	for _, deny := range back {
+		if _, err := tx.Resource(deny.Scope.Key()); problem.Is(err, problem.NotFound) {
+			continue // a credential that was left out
+		} else if err != nil {
+			return err
+		}
+		if err := tx.PutDenyAssignment(deny); err != nil {
+			return err
+		}
+		report.denied++
 	}
 	return nil
 }

@@ -35,7 +35,7 @@ func NewPrincipal(tenant string, kind PrincipalKind, r resource.ID, system bool,
 func (d *Directory) Alive(ctx context.Context, tenant, id string, issued time.Time) (Principal, error) {
 	p, err := d.Store.Principal(ctx, tenant, strings.ToLower(id))
 	switch {
-	case problem.Is(err, problem.NotFound):
+	case problem.Is(err, problem.NotFound), err == nil && p.Kind == Group: // no token is a group's: it has the id of one that had some
 		return Principal{}, problem.Errorf(problem.Revoked, "the token's identity no longer exists")
 	case err != nil:
 		return Principal{}, fmt.Errorf("reading principal %s: %w", id, err)

@@ -11,17 +11,17 @@ import (
 	"github.com/innate-id/innate/internal/problem"
 )
 
-const deletedColumns = `tenant, resource, identity, roles, credentials, memberships, attachments, deleted_by, deleted_ms, purge_ms`
+const deletedColumns = `tenant, resource, identity, roles, credentials, memberships, attachments, denials, deleted_by, deleted_ms, purge_ms`
 
 func scanDeleted(r row) (arm.DeletedIdentity, error) {
 	var d arm.DeletedIdentity
-	var raw [6][]byte
+	var raw [7][]byte
 	var deleted, purge int64
-	if err := r.Scan(&d.Tenant, &raw[0], &raw[1], &raw[2], &raw[3], &raw[4], &raw[5], &d.DeletedBy, &deleted, &purge); err != nil {
+	if err := r.Scan(&d.Tenant, &raw[0], &raw[1], &raw[2], &raw[3], &raw[4], &raw[5], &raw[6], &d.DeletedBy, &deleted, &purge); err != nil {
 		return d, err
 	}
 	d.Deleted, d.PurgeAt = at(deleted), at(purge)
-	for i, to := range []any{&d.Resource, &d.Identity, &d.Roles, &d.Credentials, &d.Groups, &d.Attached} {
+	for i, to := range []any{&d.Resource, &d.Identity, &d.Roles, &d.Credentials, &d.Groups, &d.Attached, &d.Denials} {
 		if err := json.Unmarshal(raw[i], to); err != nil {
 			return d, fmt.Errorf("decoding a deleted identity: %w", err)
 		}
@@ -31,13 +31,13 @@ func scanDeleted(r row) (arm.DeletedIdentity, error) {
 
 const keepIdentity = `
 	INSERT INTO deleted_identity
-		(tenant, principal, key, name_key, resource, identity, roles, credentials, memberships, attachments, deleted_by, deleted_ms, purge_ms)
-	VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`
+		(tenant, principal, key, name_key, resource, identity, roles, credentials, memberships, attachments, denials, deleted_by, deleted_ms, purge_ms)
+	VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`
 
 // KeepIdentity keeps an identity that is being deleted, to be recovered.
 func (t *writeTx) KeepIdentity(d arm.DeletedIdentity) error {
-	var parts [6][]byte
-	for i, v := range []any{d.Resource, d.Identity, d.Roles, d.Credentials, d.Groups, d.Attached} {
+	var parts [7][]byte
+	for i, v := range []any{d.Resource, d.Identity, d.Roles, d.Credentials, d.Groups, d.Attached, d.Denials} {
 		b, err := json.Marshal(v)
 		if err != nil {
 			return fmt.Errorf("encoding deleted identity %s: %w", d.Resource.ID, err)
@@ -45,7 +45,7 @@ func (t *writeTx) KeepIdentity(d arm.DeletedIdentity) error {
 		parts[i] = b
 	}
 	_, err := t.exec(keepIdentity, t.tenant, fold(d.Identity.ID), d.Resource.ID.Key(), fold(d.Resource.ID.Name()),
-		parts[0], parts[1], parts[2], parts[3], parts[4], parts[5], d.DeletedBy, ms(d.Deleted), ms(d.PurgeAt))
+		parts[0], parts[1], parts[2], parts[3], parts[4], parts[5], parts[6], d.DeletedBy, ms(d.Deleted), ms(d.PurgeAt))
 	if err != nil {
 		return fmt.Errorf("keeping deleted identity %s: %w", d.Resource.ID, err)
 	}

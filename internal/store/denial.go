@@ -160,6 +160,18 @@ func (t *writeTx) DenialsNaming(principals []string) ([]arm.DenyAssignment, erro
 	return denials(t.ctx, t.q, t.tenant, principals)
 }
 
+var denialsWithin = `SELECT ` + denialColumns + ` FROM deny_assignment d WHERE ` + column{key: "scope_key"}.within() + ` ORDER BY d.key`
+
+// DenialsWithin lists those at the scope and below it, by key.
+func (t *writeTx) DenialsWithin(scopeKey string) ([]arm.DenyAssignment, error) {
+	lo, hi := below(fold(scopeKey))
+	out, err := many(t.ctx, t.q, scanDenial, denialsWithin, t.tenant, fold(scopeKey), lo, hi)
+	if err != nil {
+		return nil, fmt.Errorf("listing deny assignments within %s: %w", scopeKey, err)
+	}
+	return out, nil
+}
+
 const (
 	putDenial = `
 	INSERT INTO deny_assignment (tenant, key, id, name, description, permissions, scope, scope_key, scope_only, system, principals, excluded,

@@ -44,6 +44,7 @@ func TestQueriesGoByTheirIndex(t *testing.T) {
 		{getDefinitionNamed, 2, []string{"role_definition_name (tenant=? AND name_key=?)"}},
 		{listDenialsAt, 4, []string{"deny_assignment_scope (tenant=? AND (scope_key,key)>(?,?)"}},
 		{denialsNaming, 9, []string{"SEARCH p USING COVERING INDEX sqlite_autoindex_deny_principal_1 (tenant=? AND principal=?)", "(tenant=? AND key=?)"}},
+		{denialsWithin, 4, []string{"(tenant=? AND scope_key>? AND scope_key<?)"}},
 		{deleteDenialsWithin, 4, []string{"(tenant=? AND scope_key>? AND scope_key<?)"}},
 		{dropDenied, 2, []string{"deny_principal_key (tenant=? AND key=?)"}},
 		{listGroups, 3, []string{"(tenant=? AND id>?)"}},

@@ -107,7 +107,7 @@ func deletedPages(t *testing.T, f *fixture) {
 		return arm.DeletedIdentity{Tenant: tenant, Resource: node(identity(name)), Identity: principalOf(oid, identity(name), false), DeletedBy: "someone", Deleted: noon, PurgeAt: noon,
 			Roles:       []arm.KeptRole{{RoleAssignment: grant("/", oid, "r", oid), Node: id("/")}},
 			Credentials: []arm.Resource{node(identity(name) + credentials + "c")}, Groups: []arm.KeptGroup{{ID: "g", Created: noon}},
-			Attached: []arm.KeptResource{{ID: id(machine("G", "vm")), UID: "u"}}}
+			Attached: []arm.KeptResource{{ID: id(machine("G", "vm")), UID: "u"}}, Denials: []arm.DenyAssignment{deny(identity(name), "no", "p1")}}
 	}
 	want := []arm.DeletedIdentity{keep("A", "p1"), keep("A", "p2"), keep("b", "p0")}
 	f.write(func(tx arm.Tx) error { return each(want, tx.KeepIdentity) })

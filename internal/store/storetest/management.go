@@ -542,5 +542,5 @@ func closed(t *testing.T, f *fixture) {
 func schemaVersion(t *testing.T, f *fixture) {
 	got, err := f.db.SchemaVersion(t.Context())
 	must(t, err)
-	same(t, "SchemaVersion", got, int64(9))
+	same(t, "SchemaVersion", got, int64(10))
 }

@@ -171,6 +171,11 @@ func denialsByScope(t *testing.T, f *fixture) {
 	same(t, "at and above", list([]string{group, "/"}, ""), []string{"at", "root"})
 	same(t, "and below", list([]string{upper(group)}, group), []string{"at", "below"})
 	same(t, "all", list(nil, "/"), []string{"at", "below", "beside", "root"})
+	f.write(func(tx arm.Tx) error {
+		within, err := tx.DenialsWithin(upper(group))
+		same(t, "DenialsWithin", names(within, denialName), []string{"at", "below"})
+		return err
+	})
 	f.write(func(tx arm.Tx) error { return tx.DeleteTree(upper(group)) })
 	same(t, "left", list(nil, "/"), []string{"beside", "root"})
 	facts, err := f.db.Facts(t.Context(), tenant, "p", resource.Root)
