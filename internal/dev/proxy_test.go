@@ -188,7 +188,7 @@ func TestProxyPublicNames(t *testing.T) {
 		{"azure.com:443", refused, elsewhere},
 		{"notazure.com:443", elsewhere, elsewhere},
 		{"azure.com.example:443", elsewhere, elsewhere},
-		{"proxy.golang.org:443", elsewhere, elsewhere},
+		{"packages.example.org:443", elsewhere, elsewhere},
 		{"management.innate.localhost:8443", ours, ours},
 	} {
 		say := func(p *proxy, public bool) string {
