@@ -149,18 +149,36 @@ func retryAfter(h http.Header) time.Duration {
 	return 2 * time.Second
 }
 
+// busyMost is how many looks in a row may be refused because the API has too
+// much to do.
+const busyMost = 30
+
+// busy reports whether a refusal is no end of an operation: the API has too much
+// to do to say.
+func busy(err error) bool {
+	e, ok := errors.AsType[*armError](err)
+	return ok && (e.Code == "TooManyRequests" || e.Code == "ServiceUnavailable")
+}
+
 // follow looks at an operation until its end.
 func (a *acting) follow(ctx context.Context, at string, s progress) (progress, error) {
-	var err error
-	for err == nil && !s.over {
+	for refused := 0; !s.over; {
 		select {
 		case <-time.After(max(s.again, 50*time.Millisecond)):
-			s, err = a.look(ctx, at)
 		case <-ctx.Done():
-			err = ctx.Err()
+			return s, ctx.Err()
+		}
+		now, err := a.look(ctx, at)
+		switch {
+		case err == nil:
+			s, refused = now, 0
+		case busy(err) && refused < busyMost:
+			refused++
+		default:
+			return now, err
 		}
 	}
-	return s, err
+	return s, nil
 }
 
 // interrupted is the exit code of a command that was interrupted, as shells have it.
@@ -168,7 +186,7 @@ const interrupted = 130
 
 // later says how to look again where the looking failed, and not the operation.
 func (a *acting) later(ctx context.Context, at string, err error) error {
-	if _, ok := errors.AsType[*armError](err); ok {
+	if _, ok := errors.AsType[*armError](err); ok && !busy(err) {
 		return err
 	}
 	how := fmt.Sprintf("look at it with: innate operation show '%s%s'", a.in.Endpoints.Management, at)

@@ -25,6 +25,8 @@ type slowAPI struct {
 	looks int
 	// failed has it end badly.
 	failed bool
+	// busy is how many looks are refused before.
+	busy int
 	// looked is told of each look.
 	looked func()
 	asked  []string
@@ -53,7 +55,12 @@ func (s *slowAPI) serve(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusAccepted)
 		return
 	}
-	s.looked()
+	if s.looked(); s.busy > 0 {
+		s.busy--
+		w.WriteHeader(http.StatusTooManyRequests)
+		fmt.Fprint(w, `{"error":{"code":"TooManyRequests","message":"later"}}`)
+		return
+	}
 	s.looks--
 	under := s.looks >= 0
 	switch {
@@ -118,6 +125,27 @@ func TestFailureOfAnOperationIsTheCommands(t *testing.T) {
 		if err == nil || err.Error() != "ScopeLocked: it is locked" {
 			t.Errorf("%s: the error is %v", style, err)
 		}
+	}
+}
+
+// TestBusyAPIIsNoFailureOfAnOperation: it is asked again, and an end to that is
+// told from an end of the operation.
+func TestBusyAPIIsNoFailureOfAnOperation(t *testing.T) {
+	t.Parallel()
+	for _, style := range []string{"Azure-AsyncOperation", "Location", ""} {
+		s := newSlowAPI(t, style, 1)
+		s.busy = 3
+		a, _ := s.acting()
+		if _, err := a.arm(t.Context(), http.MethodPut, slowResource, map[string]any{}, nil); err != nil || s.busy > 0 {
+			t.Errorf("%q: %v, with %d refusals left", style, err, s.busy)
+		}
+	}
+	s := newSlowAPI(t, "Location", 1)
+	s.busy = 1_000_000
+	a, _ := s.acting()
+	_, err := a.arm(t.Context(), http.MethodDelete, slowResource, nil, nil)
+	if err == nil || !strings.HasPrefix(err.Error(), "TooManyRequests: later; the operation goes on: look at it with: innate operation show '") {
+		t.Errorf("refused for ever: %v", err)
 	}
 }
 

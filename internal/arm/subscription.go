@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -231,10 +232,9 @@ func empty(r Resource, with []Resource) error {
 	if r.Type != typeSubscription {
 		return nil
 	}
-	for _, n := range with {
-		if r.ID.Contains(n.ID) {
-			return problem.Errorf(problem.Conflict, "The subscription '%s' has %d resources and groups, %s among them; delete them first.", r.ID.Name(), len(with), n.ID)
-		}
+	in := slices.DeleteFunc(slices.Clone(with), func(n Resource) bool { return !r.ID.Contains(n.ID) })
+	if len(in) > 0 {
+		return problem.Errorf(problem.Conflict, "The subscription '%s' has %d resources and groups, %s among them; delete them first.", r.ID.Name(), len(in), in[0].ID)
 	}
 	return nil
 }
