@@ -115,7 +115,7 @@ func (a *API) serveGroupSubscription(w http.ResponseWriter, r *http.Request, q r
 	}
 	switch r.Method {
 	case http.MethodGet:
-		v, err := a.groupSubscription(r.Context(), q.c, id)
+		v, err := a.GroupSubscription(r.Context(), q.c, id)
 		return answer(w, http.StatusOK, v, err)
 	case http.MethodPut:
 		v, err := a.MoveSubscription(r.Context(), q.c, sub, id.Parent(), false)

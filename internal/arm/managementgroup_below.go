@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/innate-id/innate/internal/access"
+	"github.com/innate-id/innate/internal/audit"
 	"github.com/innate-id/innate/internal/problem"
 	"github.com/innate-id/innate/internal/resource"
 )
@@ -73,29 +74,29 @@ func (f family) below(key string) []kin {
 	return out
 }
 
-// inGroup is the tree, for a caller that may read the group named name.
-func (a *API) inGroup(ctx context.Context, c access.Caller, name string) (f family, group Resource, done func() error, err error) {
+// inGroup is the tree, for a caller that may read the group named name. The event
+// is that of the read, to be recorded.
+func (a *API) inGroup(ctx context.Context, c access.Caller, name string) (f family, group Resource, ev audit.Event, err error) {
 	id, err := resource.Parse("/providers/" + TypeManagementGroup + "/" + name)
 	if err != nil {
-		return f, group, nil, err
+		return f, group, ev, err
 	}
-	ev, err := a.permit(ctx, c, actionManagementGroupRead, id)
-	if err != nil {
-		return f, group, nil, err
+	if ev, err = a.permit(ctx, c, actionManagementGroupRead, id); err != nil {
+		return f, group, ev, err
 	}
 	if f, err = a.family(ctx, c); err != nil {
-		return f, group, nil, err
+		return f, group, ev, err
 	}
 	group, ok := f.rows[id.Key()]
 	if !ok {
-		return f, group, nil, a.refuse(ctx, ev, problem.Errorf(problem.NotFound, "The management group '%s' is not found.", id.Name()))
+		return f, group, ev, a.refuse(ctx, ev, problem.Errorf(problem.NotFound, "The management group '%s' is not found.", id.Name()))
 	}
-	return f, group, func() error { return a.read(ctx, ev) }, nil
+	return f, group, ev, nil
 }
 
 // Descendants lists all groups and subscriptions below a group.
 func (a *API) Descendants(ctx context.Context, c access.Caller, group string) (List, error) {
-	f, r, done, err := a.inGroup(ctx, c, group)
+	f, r, ev, err := a.inGroup(ctx, c, group)
 	if err != nil {
 		return List{}, err
 	}
@@ -108,7 +109,7 @@ func (a *API) Descendants(ctx context.Context, c access.Caller, group string) (L
 		}
 		out.Value = append(out.Value, v)
 	}
-	return out, done()
+	return out, a.read(ctx, ev)
 }
 
 func (a *API) serveDescendants(w http.ResponseWriter, r *http.Request, q request, args []string) error {
@@ -116,21 +117,33 @@ func (a *API) serveDescendants(w http.ResponseWriter, r *http.Request, q request
 	return a.answerList(w, r, q, l, err)
 }
 
-// GroupSubscriptions lists the subscriptions directly below a group; name is of
-// the one that is asked for, "" for all.
-func (a *API) GroupSubscriptions(ctx context.Context, c access.Caller, group, name string) (List, error) {
-	f, r, done, err := a.inGroup(ctx, c, group)
+// GroupSubscriptions lists the subscriptions directly below a group.
+func (a *API) GroupSubscriptions(ctx context.Context, c access.Caller, group string) (List, error) {
+	f, r, ev, err := a.inGroup(ctx, c, group)
 	if err != nil {
 		return List{}, err
 	}
 	out := List{Value: []View{}}
 	for _, k := range f.kins(r.ID.Key()) {
-		if !isSubscription(k.ID.Key()) || name != "" && !strings.EqualFold(k.ID.Name(), name) {
-			continue
+		if isSubscription(k.ID.Key()) {
+			out.Value = append(out.Value, groupSubscriptionView(c.Tenant, r.ID, k.Resource))
 		}
-		out.Value = append(out.Value, groupSubscriptionView(c.Tenant, r.ID, k.Resource))
 	}
-	return out, done()
+	return out, a.read(ctx, ev)
+}
+
+// GroupSubscription is one of them, .../managementGroups/{id}/subscriptions/{s}.
+func (a *API) GroupSubscription(ctx context.Context, c access.Caller, id resource.ID) (View, error) {
+	f, r, ev, err := a.inGroup(ctx, c, id.Parent().Name())
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range f.kins(r.ID.Key()) {
+		if isSubscription(k.ID.Key()) && strings.EqualFold(k.ID.Name(), id.Name()) {
+			return groupSubscriptionView(c.Tenant, r.ID, k.Resource), a.read(ctx, ev)
+		}
+	}
+	return nil, a.refuse(ctx, ev, problem.Errorf(problem.NotFound, "The subscription '%s' is not in the management group '%s'.", id.Name(), r.ID.Name()))
 }
 
 func groupSubscriptionView(tenant string, group resource.ID, sub Resource) View {
@@ -139,20 +152,8 @@ func groupSubscriptionView(tenant string, group resource.ID, sub Resource) View 
 }
 
 func (a *API) serveGroupSubscriptions(w http.ResponseWriter, r *http.Request, q request, args []string) error {
-	l, err := a.GroupSubscriptions(r.Context(), q.c, args[0], "")
+	l, err := a.GroupSubscriptions(r.Context(), q.c, args[0])
 	return a.answerList(w, r, q, l, err)
-}
-
-// groupSubscription is one subscription directly below a group.
-func (a *API) groupSubscription(ctx context.Context, c access.Caller, id resource.ID) (View, error) {
-	l, err := a.GroupSubscriptions(ctx, c, id.Parent().Name(), id.Name())
-	if err != nil {
-		return nil, err
-	}
-	if len(l.Value) == 0 {
-		return nil, problem.Errorf(problem.NotFound, "The subscription '%s' is not in the management group '%s'.", id.Name(), id.Parent().Name())
-	}
-	return l.Value[0], nil
 }
 
 // Entities lists every group and subscription that the caller may read, which
